@@ -1,0 +1,1 @@
+"""Driver for Huawei Cloud PrivateNumber."""

@@ -1,0 +1,36 @@
+# Sourced by the other scripts: makes .venv and installs what $1 (extras) asks for, once per change of the lists.
+# Needs Python >= 3.11 and pip; PYTHON=... chooses the interpreter.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11 python; do
+    [ -n "$candidate" ] || continue
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$candidate"; return; }
+  done
+  echo "Python 3.11 or newer was not found; set PYTHON=/path/to/python." >&2
+  return 1
+}
+
+install() { # extras
+  local python stamp wanted
+  python=$(find_python)
+  wanted="$1 $(cat pyproject.toml constraints.txt | "$python" -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+  stamp=.venv/.installed
+  # The fuller set serves the smaller one, so `up` after `test` installs nothing.
+  if [ -f "$stamp" ] && grep -qF "${wanted#* }" "$stamp" && { grep -q '^embedded,dev' "$stamp" || [ "$(cat "$stamp")" = "$wanted" ]; }; then
+    return
+  fi
+  if [ ! -w . ]; then
+    echo "This folder is not writable for $(id -un): clone the project somewhere of your own." >&2
+    return 1
+  fi
+  echo "Installing into .venv (once) ..." >&2
+  # Some distributions ship venv without ensurepip; pip can install into such an environment from outside.
+  [ -x .venv/bin/python ] || "$python" -m venv .venv 2>/dev/null || "$python" -m venv --clear --without-pip .venv
+  local pip=(.venv/bin/python -m pip)
+  "${pip[@]}" --version >/dev/null 2>&1 || pip=("$python" -m pip --python .venv/bin/python)
+  "${pip[@]}" install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]" >&2
+  echo "$wanted" >"$stamp"
+}
