@@ -1,0 +1,225 @@
+-- Platform calls: who may send them, and what their outcomes change. The token is the fence: a statement that names an
+-- old token changes nothing. Rows are always taken in the order platform_call, line, slot, binding.
+
+CREATE FUNCTION claim_calls(p_limit integer, p_lease interval)
+RETURNS TABLE (pool_id integer, line_id uuid, no smallint, token integer, attempt smallint, op text, app_id integer,
+               x_id integer, number text, direction text, ttl_s integer, a_key bigint, b_key bigint,
+               a_sealed bytea, b_sealed bytea, subscription_id text, line_state text, created_at timestamptz)
+LANGUAGE sql VOLATILE
+AS $$
+  WITH due AS MATERIALIZED (
+    SELECT c.pool_id, c.line_id, c.no FROM platform_call AS c
+    WHERE c.state = 'open' AND c.claimable_at <= clock_timestamp()
+    ORDER BY c.claimable_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+  ),
+  claimed AS (
+    UPDATE platform_call AS c
+    SET token = c.token + 1, attempt = c.attempt + 1, claimable_at = clock_timestamp() + p_lease
+    FROM due WHERE c.pool_id = due.pool_id AND c.line_id = due.line_id AND c.no = due.no AND c.state = 'open'
+    RETURNING c.*
+  )
+  SELECT c.pool_id, c.line_id, c.no, c.token, c.attempt, c.op, c.app_id, l.x_id, x.number, l.direction, l.ttl_s,
+         l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id, l.state, c.created_at
+  FROM claimed AS c
+  JOIN line AS l ON l.pool_id = c.pool_id AND l.id = c.line_id
+  JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
+$$;
+COMMENT ON FUNCTION claim_calls IS 'Takes over calls whose owner''s lease has ended; what their owner may have sent is unknown.';
+
+CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease interval,
+                             p_attempt smallint[], p_http smallint[], p_code text[])
+RETURNS TABLE (ord integer)
+LANGUAGE sql VOLATILE
+AS $$
+  UPDATE platform_call AS c
+  SET claimable_at = clock_timestamp() + p_lease, attempt = i.attempt,
+      http = coalesce(i.http, c.http), code = coalesce(i.code, c.code)
+  FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
+    AS i (pool_id, line_id, no, token, attempt, http, code, ord)
+  WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.state = 'open'
+  RETURNING i.ord::integer
+$$;
+COMMENT ON FUNCTION extend_calls IS 'Renews leases (and notes the last answer). What is not returned belongs to somebody else now.';
+
+CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
+                             p_subscription text[], p_lease interval)
+RETURNS TABLE (ord integer, line_state text, confirmed_at timestamptz, expires_at timestamptz)
+LANGUAGE sql VOLATILE
+AS $$
+  WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
+  call AS (
+    UPDATE platform_call AS c
+    SET state = 'settled', settled_at = clock.now, attempt = i.attempt, outcome = 'done'
+    FROM clock, unnest(p_pool, p_line, p_no, p_token, p_attempt, p_subscription) WITH ORDINALITY
+      AS i (pool_id, line_id, no, token, attempt, subscription_id, ord)
+    WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.state = 'open'
+    RETURNING i.*
+  ),
+  bound AS (
+    UPDATE line AS l
+    SET confirmed_at = clock.now, subscription_id = call.subscription_id,
+        expires_at = CASE WHEN l.ttl_s > 0 THEN clock.now + l.ttl_s * interval '1 second' END,
+        -- Released while it was being bound: the unbind follows at once.
+        state = CASE WHEN l.state = 'pending' THEN 'active' ELSE l.state END,
+        calls = CASE WHEN l.state = 'pending' THEN l.calls ELSE l.calls + 1 END
+    FROM call, clock WHERE l.pool_id = call.pool_id AND l.id = call.line_id
+    RETURNING call.ord, l.pool_id, l.id, l.app_id, l.state, l.calls, l.confirmed_at, l.expires_at
+  ),
+  live AS (
+    UPDATE binding AS b SET state = 'active', expires_at = bound.expires_at
+    FROM bound WHERE b.pool_id = bound.pool_id AND b.line_id = bound.id AND bound.state = 'active' AND b.state = 'pending'
+  ),
+  undo AS (
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
+    SELECT bound.pool_id, bound.id, bound.calls, bound.app_id, 'unbind', clock_timestamp() + p_lease, clock.now
+    FROM bound, clock WHERE bound.state = 'releasing'
+  )
+  SELECT bound.ord::integer, bound.state, bound.confirmed_at, bound.expires_at FROM bound
+$$;
+COMMENT ON FUNCTION settle_bound IS
+  'The platform holds these lines. Returns those that were still ours to settle, with the line''s state: active, or releasing when it was released meanwhile (call no + 1, token 1, is then ours to send).';
+
+CREATE FUNCTION settle_ended(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
+                             p_state text[], p_reason text[], p_rest interval[], p_outcome text[], p_http smallint[], p_code text[])
+RETURNS TABLE (ord integer, ended_at timestamptz)
+LANGUAGE sql VOLATILE
+AS $$
+  WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
+  call AS (
+    UPDATE platform_call AS c
+    SET state = 'settled', settled_at = clock.now, attempt = i.attempt, outcome = i.outcome, http = i.http, code = i.code
+    FROM clock, unnest(p_pool, p_line, p_no, p_token, p_attempt, p_state, p_reason, p_rest, p_outcome, p_http, p_code)
+      WITH ORDINALITY AS i (pool_id, line_id, no, token, attempt, end_state, reason, rest, outcome, http, code, ord)
+    WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.state = 'open'
+    RETURNING i.*
+  ),
+  ended AS (
+    -- A bind that is refused after its release was asked for ends as released: nothing was ever bound.
+    UPDATE line AS l
+    SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL
+    FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
+    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest
+  ),
+  rested AS (
+    UPDATE slot AS s SET until = clock.now + ended.rest
+    FROM clock, ended CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
+    WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
+  ),
+  over AS (
+    UPDATE binding AS b
+    SET state = ended.state, ended_at = clock.now,
+        reason = CASE WHEN b.state = 'releasing' THEN coalesce(b.reason, 'released') ELSE ended.reason END
+    FROM ended, clock
+    WHERE b.pool_id = ended.pool_id AND b.line_id = ended.id AND b.state IN ('pending', 'active', 'releasing')
+  )
+  SELECT ended.ord::integer, clock.now FROM ended, clock
+$$;
+COMMENT ON FUNCTION settle_ended IS
+  'The platform certainly does not hold these lines: ends line and bindings, and lets both parties rest on the X for p_rest.';
+
+CREATE FUNCTION release_bindings(p_pool integer[], p_binding uuid[], p_app integer[], p_reason text, p_lease interval)
+RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, x_id integer, number text, subscription_id text,
+               a_key bigint, b_key bigint)
+LANGUAGE sql VOLATILE
+AS $$
+  WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
+  asked AS MATERIALIZED (
+    SELECT i.ord, b.pool_id, b.id, b.line_id
+    FROM unnest(p_pool, p_binding, p_app) WITH ORDINALITY AS i (pool_id, id, app_id, ord)
+    JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
+    WHERE b.app_id = i.app_id AND b.state IN ('pending', 'active')
+  ),
+  ending AS (
+    -- Line before binding, as the settling statements do: they must not wait for each other in a circle.
+    UPDATE line AS l
+    SET state = 'releasing', sweep_at = NULL,
+        calls = CASE WHEN l.confirmed_at IS NULL THEN l.calls ELSE l.calls + 1 END
+    FROM asked WHERE l.pool_id = asked.pool_id AND l.id = asked.line_id AND l.state IN ('pending', 'active')
+    RETURNING asked.ord, asked.id AS binding_id, l.pool_id, l.id, l.app_id, l.calls, l.confirmed_at, l.x_id,
+              l.subscription_id, l.a_key, l.b_key
+  ),
+  marked AS (
+    UPDATE binding AS b SET state = 'releasing', reason = p_reason
+    FROM ending WHERE b.pool_id = ending.pool_id AND b.id = ending.binding_id AND b.state IN ('pending', 'active')
+  ),
+  call AS (
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
+    SELECT e.pool_id, e.id, e.calls, e.app_id, 'unbind', clock_timestamp() + p_lease, clock.now
+    FROM ending AS e, clock WHERE e.confirmed_at IS NOT NULL
+  )
+  SELECT e.ord::integer, e.id, e.calls, CASE WHEN e.confirmed_at IS NULL THEN 'pending' ELSE 'active' END,
+         e.x_id, x.number, e.subscription_id, e.a_key, e.b_key
+  FROM ending AS e JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id
+$$;
+COMMENT ON FUNCTION release_bindings IS
+  'Begins the release. Returned with line_state active: an unbind call (no, token 1) is ours to send. With pending: the bind is still under way, its settling sends the unbind. Not returned: nothing to release.';
+
+CREATE FUNCTION sweep_lines(p_limit integer, p_grace interval)
+RETURNS TABLE (expired bigint, withdrawn bigint)
+LANGUAGE sql VOLATILE
+AS $$
+  WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
+  due AS MATERIALIZED (
+    SELECT l.pool_id, l.id, l.state, l.expires_at, l.confirmed_at, l.ttl_s
+    FROM line AS l, clock WHERE l.sweep_at <= clock.now
+    ORDER BY l.sweep_at LIMIT p_limit FOR UPDATE OF l SKIP LOCKED
+  ),
+  ended AS (
+    UPDATE line AS l SET state = 'released', seat = NULL, sweep_at = NULL
+    FROM due, clock
+    WHERE l.pool_id = due.pool_id AND l.id = due.id AND due.state = 'active' AND due.expires_at + p_grace <= clock.now
+    RETURNING l.pool_id, l.id, l.app_id, l.x_id, l.a_key, l.b_key
+  ),
+  -- Confirmed later than reserved: look again when it has really ended. Never bound within its whole life: withdraw.
+  later AS (
+    UPDATE line AS l
+    SET sweep_at = CASE WHEN due.state = 'active' THEN due.expires_at + p_grace END,
+        state = CASE WHEN due.state = 'pending' THEN 'releasing' ELSE l.state END
+    FROM due, clock
+    WHERE l.pool_id = due.pool_id AND l.id = due.id
+      AND NOT (due.state = 'active' AND due.expires_at + p_grace <= clock.now)
+    RETURNING l.pool_id, l.id, l.state
+  ),
+  rested AS (
+    UPDATE slot AS s SET until = clock.now + app.quarantine_s * interval '1 second'
+    FROM clock, ended JOIN app ON app.id = ended.app_id
+    CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
+    WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
+  ),
+  over AS (
+    UPDATE binding AS b SET state = 'released', reason = 'expired', ended_at = clock.now
+    FROM ended, clock
+    WHERE b.pool_id = ended.pool_id AND b.line_id = ended.id AND b.state IN ('pending', 'active')
+  ),
+  withdrawn AS (
+    UPDATE binding AS b SET state = 'releasing', reason = 'withdrawn'
+    FROM later WHERE later.state = 'releasing' AND b.pool_id = later.pool_id AND b.line_id = later.id AND b.state = 'pending'
+  )
+  SELECT (SELECT count(*) FROM ended), (SELECT count(*) FROM later WHERE later.state = 'releasing')
+$$;
+COMMENT ON FUNCTION sweep_lines IS
+  'One slice of lines whose time has come: expired ones end (the platform has ended them by itself), and a bind still pending after its ttl is withdrawn.';
+
+CREATE FUNCTION take_slots(p_app integer, p_want integer, p_rate double precision, p_burst integer, p_horizon interval)
+RETURNS TABLE (at_s double precision, every_s double precision, granted integer)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+  step interval := make_interval(secs => 1 / p_rate);
+  tolerance interval := make_interval(secs => (p_burst - 1) / p_rate);
+  v_now timestamptz;
+  base timestamptz;
+  n integer;
+BEGIN
+  INSERT INTO limiter AS m (app_id, tat) VALUES (p_app, clock_timestamp() + tolerance) ON CONFLICT DO NOTHING;
+  SELECT m.tat INTO base FROM limiter AS m WHERE m.app_id = p_app FOR UPDATE;
+  v_now := clock_timestamp();
+  base := greatest(base, v_now);
+  -- Slot k starts at max(now, base + k * step - tolerance); those beyond the horizon are left for later.
+  n := least(p_want, greatest(0, 1 + floor(extract(epoch FROM (v_now + p_horizon + tolerance - base)) * p_rate)::integer));
+  UPDATE limiter AS m SET tat = base + n * step WHERE m.app_id = p_app AND n > 0;
+  RETURN QUERY SELECT extract(epoch FROM (base - tolerance - v_now))::double precision, (1 / p_rate)::double precision, n;
+END
+$$;
+COMMENT ON FUNCTION take_slots IS
+  'GCRA: grants up to p_want send slots. Slot k (from 0) starts at max(0, at_s + k * every_s) seconds from now; granted 0 means come back in at_s seconds.';
