@@ -1,0 +1,58 @@
+"""Server settings for this load on a small machine. Every one can be overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from broker.embedded import process
+from broker.embedded.account import Account
+from broker.embedded.binaries import Binaries
+
+_DEFAULTS: Mapping[str, str] = {
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "256MB",
+    "max_connections": "100",
+    "max_locks_per_transaction": "256",  # a batch of 200 bindings locks up to 400 numbers
+    "wal_level": "replica",
+    # Checkpoints rare and spread out: each one makes the next write of every page a full-page image.
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "checkpoint_completion_target": "0.9",
+    "autovacuum_naptime": "10s",  # queue tables bloat within a minute
+    "jit": "off",  # our statements are shorter than a compilation
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+    "log_checkpoints": "off",
+    "log_autovacuum_min_duration": "-1",
+    # An error's detail and statement hold the phone numbers they are about: the log gets the message alone.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
+_NOT_DURABLE: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Builds differ: the 18.6 wheel has no lz4, versions before 18 no file_copy_method.
+_IF_SUPPORTED: Mapping[str, str] = {"wal_compression": "lz4", "file_copy_method": "clone"}
+_STATEMENTS: Mapping[str, str] = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track_planning": "off",
+}
+
+
+def server_settings(
+    binaries: Binaries, account: Account, data_dir: Path, *, durable: bool, overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """Defaults that this build knows, then ``overrides``."""
+    chosen = {**_DEFAULTS, **({} if durable else _NOT_DURABLE)}
+    if binaries.has_library("pg_stat_statements"):
+        chosen |= _STATEMENTS
+    for name, value in _IF_SUPPORTED.items():
+        if name not in overrides and _supported(binaries, account, data_dir, name, value):
+            chosen[name] = value
+    return chosen | dict(overrides)
+
+
+def _supported(binaries: Binaries, account: Account, data_dir: Path, name: str, value: str) -> bool:
+    """Ask the server itself (5 ms): no table of versions and build options to keep."""
+    asked = [binaries.postgres, "-D", str(data_dir), "-c", f"{name}={value}", "-C", name]
+    return process.run(asked, account).returncode == 0
