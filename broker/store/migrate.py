@@ -177,13 +177,11 @@ async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         # No prepared statements by name, so that pgbouncer may give each transaction another server connection.
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_LIMIT_S, statement_cache_size=0)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(
-            f"The database to migrate does not answer: {str(error) or type(error).__name__}."
-        ) from error
+        raise MigrationError(f"The database to migrate does not answer: {_told(error)}.") from error
     try:
         yield connection
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"The migration run failed: {str(error) or type(error).__name__}.") from error
+        raise MigrationError(f"The migration run failed: {_told(error)}.") from error
     finally:
         await connection.close(timeout=_CONNECT_LIMIT_S)
 
@@ -227,7 +225,7 @@ async def _still_locked(guard: asyncpg.Connection, file: _File) -> None:
         await guard.execute("SELECT 1")
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationError(
-            f"The run lost its lock after {file.name}, which is applied ({error}): start the rest again."
+            f"The run lost its lock after {file.name}, which is applied ({_told(error)}): start the rest again."
         ) from error
 
 
@@ -251,7 +249,7 @@ async def _apply(connection: asyncpg.Connection, file: _File) -> None:
             "others hold; run it again when long transactions have ended."
         ) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"{file.name} was not applied: {_where(file, error)}{error}.") from error
+        raise MigrationError(f"{file.name} was not applied: {_where(file, error)}{_told(error)}.") from error
 
 
 async def _apply_in_transaction(connection: asyncpg.Connection, file: _File) -> None:
@@ -280,12 +278,17 @@ async def _apply_alone(connection: asyncpg.Connection, file: _File) -> None:
         await statement.fetch()
     except asyncpg.DuplicateTableError as error:
         raise MigrationError(
-            f"{file.name} was not applied: {error}, probably from a run that ended before it could record it; "
+            f"{file.name} was not applied: {_told(error)}, probably from a run that ended before it could record it; "
             "write IF NOT EXISTS, so that it can be repeated."
         ) from error
     if not statement.get_statusmsg():
         raise MigrationError(f"{file.name} holds no statement.")
     await connection.execute(_RECORD, file.number, file.name, file.checksum)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: asyncpg puts the server's detail and hint on lines of their own."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _where(file: _File, error: Exception) -> str:
