@@ -50,7 +50,7 @@ def run(arguments: Sequence[str], account: Account) -> subprocess.CompletedProce
             text=True,
             errors="replace",
             check=False,
-            **_child(account),
+            **_child(account, signal.SIGKILL),  # initdb puts other signals off; what it leaves is thrown away
         )
 
 
@@ -58,7 +58,7 @@ def spawn(arguments: Sequence[str], account: Account, log: IO[bytes]) -> subproc
     """Start the server with its output in ``log``. Raises as :func:`run` does."""
     with _explained(arguments, account):
         return subprocess.Popen(  # noqa: S603 - the arguments are ours, no shell
-            arguments, stdout=log, stderr=log, **_child(account)
+            arguments, stdout=log, stderr=log, **_child(account, signal.SIGINT)
         )
 
 
@@ -101,22 +101,24 @@ def wait_gone(pid: int, data_dir: Path, limit_s: float) -> bool:
     return True
 
 
-def _child(account: Account) -> _Child:
+def _child(account: Account, death_signal: signal.Signals) -> _Child:
     child = _Child(
         cwd="/",  # ours may be closed to the account, and a server must not hold a folder somebody wants to remove
         env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
         stdin=subprocess.DEVNULL,
         umask=0o077,
         start_new_session=True,  # Ctrl-C is for us: the service drains first and then stops the server
-        preexec_fn=_dies_with(os.getpid()),
+        preexec_fn=_dies_with(os.getpid(), death_signal),
     )
     if account.drop:
         child |= {"user": account.uid, "group": account.gid, "extra_groups": []}
     return child
 
 
-def _dies_with(parent: int) -> Callable[[], None]:
-    """Code for the forked child: be interrupted (PostgreSQL's fast shutdown) when ``parent`` ends, however it ends.
+def _dies_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+    """Code for the forked child: get ``death_signal`` when ``parent`` ends, however it ends.
+
+    For the server that is SIGINT, its fast shutdown.
 
     It runs after the change of account, which would clear the death signal, and survives ``exec``. Everything it
     calls is loaded before the fork, because a fork of a threaded process may find the import lock taken for ever.
@@ -129,7 +131,7 @@ def _dies_with(parent: int) -> Callable[[], None]:
         # A background job of a shell ignores SIGINT, children inherit that, and the server would miss an early signal.
         set_handler(interrupt, default)
         if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, int(interrupt))
+            prctl(_PR_SET_PDEATHSIG, int(death_signal))
         if getppid() != parent:  # it ended before the line above: no signal will come
             exit_now(1)
 

@@ -164,7 +164,7 @@ class Embedded:
 def _create(state: State, programs: Binaries, account: Account, *, durable: bool) -> None:
     """Initdb beside the final place and rename, so that a start which was killed here leaves no half database."""
     require_known(account)
-    draft = state.own_folder(state.root / "data.new", account)
+    draft = state.draft_folder(account)
     # The account may not read our password file, so it gets a copy for as long as initdb runs.
     password = state.own_folder(state.run, account) / "password"
     password.touch(mode=0o600)

@@ -30,6 +30,7 @@ from broker.embedded.errors import EmbeddedError
 
 _LOG_KEPT_BYTES = 10_000_000
 _PRIVATE = 0o700
+_DRAFT = "data.new-"
 _ORPHAN_LIMIT_S = 60.0
 _STRANGER_LIMIT_S = 10.0
 _LONGEST_SOCKET_FOLDER = 103 - len("/.s.PGSQL.65535.lock")  # 103 bytes is what the narrowest system (macOS) leaves
@@ -146,6 +147,12 @@ class State:
                 file.write(secrets.token_urlsafe(32))
             draft.rename(self._password)
         return self._password.read_text(encoding="ascii").strip()
+
+    def draft_folder(self, account: Account) -> Path:
+        """A folder to create the database in. Its name is new, because programs of a killed start may still write."""
+        for abandoned in self.root.glob(f"{_DRAFT}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        return self.own_folder(self.root / f"{_DRAFT}{secrets.token_hex(4)}", account)
 
     def own_folder(self, path: Path, account: Account) -> Path:
         """An empty folder of the account's that nobody else may enter, whatever was there before."""
