@@ -1,0 +1,320 @@
+"""The admin port: the operator's console of the platform, and the controls a test needs. Loopback only.
+
+Every refusal is ``{"detail": "..."}``. Paged lists answer ``next``: the ``after`` of the next page, or
+``null`` at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Annotated, Any, Final, TypeVar
+
+import orjson
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from broker.emulator.binding import Binding
+from broker.emulator.calls import place_call
+from broker.emulator.core import Core, ModeFixedError, OwnedElsewhereError
+from broker.emulator.faults import Fault, FaultKind, Faults, When
+from broker.emulator.mode import Op
+from broker.emulator.registry import App, AppConfig, ModeName
+from broker.emulator.settings import EmulatorSettings
+from broker.emulator.times import rfc3339
+from broker.emulator.wire import Wire
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_PAGE: Final = 1_000
+_PAGE_MAX: Final = 10_000
+_BODY_CAP: Final = 256 * 1024 * 1024  # a pool of a million numbers is one request
+_MAX_ADVANCE_S: Final = 10 * 366 * 86_400
+
+Number = Annotated[str, StringConstraints(min_length=4, max_length=31)]
+AreaCode = Annotated[str, StringConstraints(pattern=r"^(0\d{2,3})?$")]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+InputT = TypeVar("InputT", bound=_Input)
+
+
+class _AppIn(_Input):
+    secret: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    mode: Annotated[ModeName, Field(strict=False)]
+    rate: Annotated[float, Field(ge=0)] | None = None
+    burst: Annotated[float, Field(ge=1)] | None = None
+    extension_digits: Annotated[int, Field(ge=1, le=8)] | None = None
+
+
+class _NumberIn(_Input):
+    number: Number
+    area_code: AreaCode = ""
+
+
+class _CallIn(_Input):
+    caller: Annotated[str, Field(alias="from", max_length=31)]
+    to: Annotated[str, Field(max_length=31)]
+    digits: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{0,32}$")] | None = None
+
+
+class _FaultIn(_Input):
+    interface: str
+    kind: Annotated[FaultKind, Field(strict=False)]
+    code: Annotated[str, StringConstraints(min_length=1, max_length=32)] | None = None
+    http: Annotated[int, Field(ge=200, le=599)] | None = None
+    ms: Annotated[int, Field(ge=0, le=3_600_000)] | None = None
+    when: Annotated[When, Field(strict=False)] = When.AFTER
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    count: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> _FaultIn:
+        if self.interface not in {"*", *_INTERFACES}:
+            raise ValueError(f"interface must be one of * {' '.join(_INTERFACES)}")
+        if self.kind is FaultKind.CODE and self.code is None and self.http is None:
+            raise ValueError("kind code needs code, http or both")
+        if self.kind in {FaultKind.DELAY, FaultKind.LATE_COMMIT} and self.ms is None:
+            raise ValueError(f"kind {self.kind} needs ms")
+        return self
+
+
+class _ClockIn(_Input):
+    advance_s: Annotated[float, Field(gt=0, le=_MAX_ADVANCE_S)]
+
+
+_INTERFACES: Final = tuple(op.value for op in Op if op is not Op.EXPIRE)
+_NUMBERS_IN: Final = TypeAdapter(list[_NumberIn])
+
+
+class Admin:
+    """Handlers of the admin port over one emulator."""
+
+    def __init__(self, settings: EmulatorSettings, core: Core, faults: Faults, wire: Wire) -> None:
+        self._settings = settings
+        self._core = core
+        self._faults = faults
+        self._wire = wire
+
+    def application(self) -> web.Application:
+        """Return the routes."""
+        app = web.Application(middlewares=[_plain_errors], client_max_size=_BODY_CAP)
+        app.add_routes(
+            [
+                web.put("/emulator/apps/{app_key}", self.put_app),
+                web.put("/emulator/apps/{app_key}/numbers", self.put_numbers),
+                web.post("/emulator/calls", self.call),
+                web.get("/emulator/bindings", self.bindings),
+                web.get("/emulator/ledger", self.ledger),
+                web.post("/emulator/faults", self.add_fault),
+                web.get("/emulator/faults", self.list_faults),
+                web.delete("/emulator/faults", self.clear_faults),
+                web.delete("/emulator/faults/{id}", self.remove_fault),
+                web.post("/emulator/clock", self.advance),
+                web.get("/emulator/health", self.health),
+            ]
+        )
+        return app
+
+    async def put_app(self, request: web.Request) -> web.Response:
+        """Create or change an application; ``rate`` null or 0 is without flow control, absent is the setting's."""
+        given = await _read(request, _AppIn)
+        chosen = given.model_fields_set
+        app_key = request.match_info["app_key"]
+        rate = given.rate if "rate" in chosen else self._settings.default_rate
+        burst = given.burst if given.burst is not None else self._settings.default_burst
+        config = AppConfig(app_key, given.secret, given.mode, rate or None, burst, given.extension_digits)
+        try:
+            self._core.put_app(config)
+        except ModeFixedError:
+            raise _refuse(409, "the mode of an app that has numbers cannot change") from None
+        shown = {"app_key": app_key, "mode": config.mode, "rate": config.rate, "burst": config.burst}
+        return _json({**shown, "extension_digits": config.extension_digits})
+
+    async def put_numbers(self, request: web.Request) -> web.Response:
+        """Replace the numbers of an application; a number left out loses its bindings."""
+        app = self._app(request)
+        try:
+            given = _NUMBERS_IN.validate_json(await request.read())
+        except ValidationError as error:
+            raise _refuse(422, _explain(error)) from None
+        numbers = {item.number: item.area_code for item in given}
+        if len(numbers) != len(given):
+            raise _refuse(422, "a number is listed twice")
+        try:
+            self._core.put_numbers(app, numbers.items())
+        except OwnedElsewhereError as error:
+            raise _refuse(409, f"item {error.position} belongs to another app") from None
+        return _json({"numbers": len(numbers)})
+
+    async def call(self, request: web.Request) -> web.Response:
+        """Dial a number of the platform."""
+        given = await _read(request, _CallIn)
+        return _json(place_call(self._core, given.caller, given.to, given.digits or ""))
+
+    async def bindings(self, request: web.Request) -> web.Response:
+        """List live bindings in order of creation; ``after`` is the cursor of the page before."""
+        after, limit = _paging(request)
+        self._core.expire(self._core.clock.now_ms())
+        x, app_key = request.query.get("x"), request.query.get("app_key")
+        if x is not None:
+            owner = self._core.registry.owners.get(x)
+            mode = self._core.modes.get(owner.config.mode) if owner else None
+            on_x = sorted(mode.bindings_of(x), key=lambda b: b.serial) if mode else []
+            found = (b for b in on_x if b.serial > after)
+        else:
+            found = (b for b in self._core.book.after(after))
+        page = list(islice((b for b in found if app_key in {None, b.app_key}), limit + 1))
+        more = len(page) > limit
+        return _json({"items": [_shown(b) for b in page[:limit]], "next": page[limit - 1].serial if more else None})
+
+    async def ledger(self, request: web.Request) -> web.Response:
+        """List ledger rows by number; ``after`` is the ``seq`` of the last row already read."""
+        after, limit = _paging(request)
+        self._core.expire(self._core.clock.now_ms())
+        rows, cursor = self._core.journal.read(after, limit)
+        body = b'{"items":[' + b",".join(rows) + b'],"next":' + orjson.dumps(cursor) + b"}"
+        return web.Response(body=body, content_type="application/json")
+
+    async def add_fault(self, request: web.Request) -> web.Response:
+        """Put a fault in force."""
+        given = await _read(request, _FaultIn)
+        fault = Fault(
+            id=0,
+            interface=None if given.interface == "*" else Op(given.interface),
+            kind=given.kind,
+            code=given.code,
+            http=given.http,
+            ms=given.ms or 0,
+            when=given.when,
+            share=given.share,
+            count=given.count,
+        )
+        return _json({"id": self._faults.add(fault)}, status=201)
+
+    async def list_faults(self, request: web.Request) -> web.Response:
+        """List the faults in force and how often each has hit."""
+        del request
+        return _json({"items": [_shown_fault(fault) for fault in self._faults.rules.values()]})
+
+    async def clear_faults(self, request: web.Request) -> web.Response:
+        """Take all faults away."""
+        del request
+        self._faults.rules.clear()
+        return web.Response(status=204)
+
+    async def remove_fault(self, request: web.Request) -> web.Response:
+        """Take one fault away."""
+        text = request.match_info["id"]
+        if not text.isdecimal() or not self._faults.remove(int(text)):
+            raise _refuse(404, "there is no fault with this id")
+        return web.Response(status=204)
+
+    async def advance(self, request: web.Request) -> web.Response:
+        """Move the emulator's clock forward."""
+        given = await _read(request, _ClockIn)
+        return _json({"now": rfc3339(self._core.advance(round(given.advance_s * 1000)))})
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Say what the emulator holds, and what it has answered so far in this process."""
+        del request
+        core = self._core
+        return _json(
+            {
+                "status": "ok",
+                "now": rfc3339(core.clock.now_ms()),
+                "apps": len(core.registry.apps),
+                "numbers": len(core.registry.owners),
+                "bindings": len(core.book.by_id),
+                "ledger": core.journal.next_seq - 1,
+                "faults": len(self._faults.rules),
+                "answers": dict(self._wire.answers),
+            }
+        )
+
+    def _app(self, request: web.Request) -> App:
+        app = self._core.registry.apps.get(request.match_info["app_key"])
+        if app is None:
+            raise _refuse(404, "there is no app with this key; PUT /emulator/apps/{app_key} creates it")
+        return app
+
+
+@web.middleware
+async def _plain_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.content_type == "application/json":
+            raise
+        return _json({"detail": error.reason}, status=error.status)
+    except Exception as error:  # noqa: BLE001 - the operator gets a sentence, the log the kind
+        log.error("emulator_admin_failed", error=type(error).__name__)  # noqa: TRY400 - a traceback may show numbers
+        return _json({"detail": f"the emulator failed: {type(error).__name__}"}, status=500)
+
+
+async def _read(request: web.Request, kind: type[InputT]) -> InputT:
+    try:
+        return kind.model_validate_json(await request.read())
+    except ValidationError as error:
+        raise _refuse(422, _explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """Name each place and what is wrong with it, without repeating the input."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['msg']}" for p in problems[:5])
+
+
+def _paging(request: web.Request) -> tuple[int, int]:
+    values = []
+    for name, default, low, high in (("after", 0, 0, 2**62), ("limit", _PAGE, 1, _PAGE_MAX)):
+        text = request.query.get(name, str(default))
+        if not text.isdecimal() or not text.isascii() or not low <= int(text[:20]) <= high:
+            raise _refuse(422, f"{name} must be a whole number from {low} to {high}")
+        values.append(int(text))
+    return values[0], values[1]
+
+
+def _shown(binding: Binding) -> dict[str, Any]:
+    return {
+        "subscription_id": binding.subscription_id,
+        "mode": binding.mode,
+        "x": binding.x,
+        "y": binding.y,
+        "extension": binding.extension,
+        "a": binding.a,
+        "b": binding.b,
+        "expires_at": None if binding.expires_ms is None else rfc3339(binding.expires_ms),
+        "user_data": binding.user_data,
+        "app_key": binding.app_key,
+    }
+
+
+def _shown_fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "id": fault.id,
+        "interface": fault.interface or "*",
+        "kind": fault.kind,
+        "code": fault.code,
+        "http": fault.http,
+        "ms": fault.ms,
+        "when": fault.when,
+        "share": fault.share,
+        "count": fault.count,
+        "hits": fault.hits,
+    }
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(content), status=status, content_type="application/json")
+
+
+def _refuse(status: int, detail: str) -> web.HTTPException:
+    kinds = {404: web.HTTPNotFound, 409: web.HTTPConflict, 422: web.HTTPUnprocessableEntity}
+    return kinds[status](text=orjson.dumps({"detail": detail}).decode(), content_type="application/json")

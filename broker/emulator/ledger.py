@@ -1,0 +1,120 @@
+"""Ledger rows: every effect, and every request that passed authentication, whatever became of it.
+
+Rows of one request share ``request``; what the platform did by itself (an expiry, a number taken away) has none.
+``at`` is when it took effect, ``received_at`` when the request arrived: distinct requests in an interval are distinct
+``request`` values whose ``received_at`` lies in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from broker.emulator.binding import Binding
+from broker.emulator.mode import Mention, Op
+from broker.emulator.times import from_rfc3339, rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a row exists: the request it answers, or what else ended a binding."""
+
+    request: int | None = None
+    received_ms: int | None = None
+    fault: str | None = None
+    reason: str | None = None
+
+
+def effect_row(seq: int, at_ms: int, op: Op, binding: Binding, cause: Cause, *, http: int | None) -> bytes:
+    """Return the line for something that happened to ``binding`` (as it is afterwards, or was when it ended)."""
+    return (
+        orjson.dumps(
+            {
+                "seq": seq,
+                "at": rfc3339(at_ms),
+                "received_at": None if cause.received_ms is None else rfc3339(cause.received_ms),
+                "request": cause.request,
+                "op": op,
+                "app_key": binding.app_key,
+                "mode": binding.mode,
+                "subscription_id": binding.subscription_id,
+                "x": binding.x,
+                "y": binding.y,
+                "extension": binding.extension,
+                "a": binding.a,
+                "b": binding.b,
+                "result_code": "0",
+                "http": http,
+                "user_data": binding.user_data,
+                "duration": binding.duration,
+                "expires_at": None if binding.expires_ms is None else rfc3339(binding.expires_ms),
+                "call_direction": binding.call_direction,
+                "max_duration": binding.max_duration,
+                "extras": binding.extras,
+                "serial": binding.serial,
+                "fault": cause.fault,
+                "reason": cause.reason,
+            }
+        )
+        + b"\n"
+    )
+
+
+def other_row(
+    seq: int, at_ms: int, op: Op, app_key: str, mention: Mention, cause: Cause, *, code: str | None, http: int | None
+) -> bytes:
+    """Return the line for a request without effect: a query, a refusal, a fault."""
+    return (
+        orjson.dumps(
+            {
+                "seq": seq,
+                "at": rfc3339(at_ms),
+                "received_at": None if cause.received_ms is None else rfc3339(cause.received_ms),
+                "request": cause.request,
+                "op": op,
+                "app_key": app_key,
+                "subscription_id": mention.subscription_id,
+                "x": mention.x,
+                "a": mention.a,
+                "b": mention.b,
+                "result_code": code,
+                "http": http,
+                "user_data": mention.user_data,
+                "duration": None,
+                "fault": cause.fault,
+                "reason": cause.reason,
+            }
+        )
+        + b"\n"
+    )
+
+
+def binding_of(row: dict[str, Any]) -> Binding:
+    """Return the binding an effect row or a ``live`` record describes."""
+    return Binding(
+        serial=row["serial"],
+        subscription_id=row["subscription_id"],
+        app_key=row["app_key"],
+        mode=row["mode"],
+        x=row["x"],
+        a=row["a"],
+        b=row["b"],
+        since_ms=from_rfc3339(row["at"]),
+        expires_ms=None if row["expires_at"] is None else from_rfc3339(row["expires_at"]),
+        duration=row["duration"],
+        call_direction=row["call_direction"],
+        max_duration=row["max_duration"],
+        user_data=row["user_data"],
+        y=row["y"],
+        extension=row["extension"],
+        extras=row["extras"],
+    )
+
+
+def live_record(binding: Binding) -> dict[str, Any]:
+    """Return what compaction writes for a live binding: its effect row without a number."""
+    row: dict[str, Any] = orjson.loads(effect_row(0, binding.since_ms, Op.BIND, binding, Cause(), http=None))
+    del row["seq"]
+    return {"t": "live", **row}

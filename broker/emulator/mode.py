@@ -1,0 +1,112 @@
+"""What the rest of the emulator asks of a mode. A mode is pure rules over its own state: no clock, no I/O.
+
+A mode decides, the core records the decision in the journal, and only then is it applied; a replay applies the same
+changes without deciding again. AX, AXE, AXYB and X become further implementations beside ``axb.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from broker.emulator.binding import Binding
+from broker.emulator.registry import App, ModeName
+
+
+class Op(StrEnum):
+    """What a ledger row is about; all but ``EXPIRE`` are interfaces of the wire."""
+
+    BIND = "bind"
+    UNBIND = "unbind"
+    MODIFY = "modify"
+    QUERY = "query"
+    EXPIRE = "expire"
+
+
+@dataclass(slots=True)
+class Ask:
+    """One authenticated, admitted request. ``serial`` is the number its binding gets if it makes one."""
+
+    app: App
+    op: Op
+    query: str
+    body: bytes | None
+    now_ms: int
+    serial: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Filled in by the mode as soon as the request is parsed, so that a refusal can be recorded with its numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """The names a request gives to the things it is about, whether or not they exist."""
+
+    subscription_id: str | None = None
+    x: str | None = None
+    a: str | None = None
+    b: str | None = None
+    user_data: str | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """The answer to a request that is not refused, and the changes that make it true."""
+
+    reply: bytes
+    changes: list[tuple[Op, Binding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a call to X went. ``state_code`` is 0 or a release cause of contract 8.1."""
+
+    connected_to: str | None
+    shown: str | None
+    state_code: int
+
+
+class Mode(Protocol):
+    """The rules and the indexes of one mode."""
+
+    name: ModeName
+    routes: Mapping[tuple[str, str], Op]
+    """(method, path) to operation."""
+
+    def decide(self, ask: Ask) -> Decision:
+        """Judge a request; raises :class:`~broker.emulator.codes.Refusal`. Changes nothing."""
+        ...
+
+    def mention(self, op: Op, fields: Mapping[str, Any]) -> Mention:
+        """Say what a request is about, from fields that may be of any shape."""
+        ...
+
+    def parse(self, ask: Ask) -> None:
+        """Fill in ``ask.fields``; raises a refusal for what cannot be parsed."""
+        ...
+
+    def attach(self, binding: Binding) -> None:
+        """Index a new binding."""
+        ...
+
+    def detach(self, binding: Binding) -> None:
+        """Forget a binding that has ended."""
+        ...
+
+    def swap(self, old: Binding, new: Binding) -> None:
+        """Index ``new`` in the place of ``old``, which has the same X."""
+        ...
+
+    def bindings_of(self, x: str) -> Iterable[Binding]:
+        """Return the live bindings on ``x``, oldest first."""
+        ...
+
+    def call(self, caller: str, x: str, digits: str) -> Connection:
+        """Say where a call from ``caller`` to ``x`` goes; nothing on ``x`` may be past its expiry."""
+        ...
+
+
+def printable(value: object) -> str | None:
+    """Return ``value`` if it is a string fit for the ledger, however the request came by it."""
+    return value[:256] if isinstance(value, str) else None

@@ -1,0 +1,73 @@
+"""Everything an emulator can be told at start; whatever the contract marks UNCONFIRMED is here with its assumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class EmulatorSettings(BaseModel):
+    """One frozen object; section numbers are those of the platform contract."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    port: Port = 0
+    """Wire listener; 0 lets the system choose."""
+    admin_host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
+    admin_port: Port = 0
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    keep_alive: bool = True
+    """Off: the server closes after each answer, as the contract's 1.1 describes the platform."""
+
+    fsync: bool = False
+    """Off: an acknowledged effect survives the death of this process; on: of the machine too."""
+    keep_rows: Annotated[int, Field(ge=0)] = 1_000_000
+    """Ledger rows kept over a start; older ones are dropped when the journal is compacted."""
+    compact_after: Annotated[int, Field(ge=1)] = 50_000
+    """Journal lines to replay at start above which the start rewrites the journal."""
+    seed: int | None = None
+    """Seed of fault shares and of the choice by city; ``None``: different on each run."""
+
+    created_skew_s: Seconds = 300
+    """1.4: how far ``Created`` may be from our clock."""
+    created_accepts_utc8: bool = False
+    """1.4: also accept a ``Created`` written in UTC+8, as the sister product's page has it."""
+    refuse_repeated_nonce: bool = False
+    """1.4: answer "Invalid digest." to a nonce seen within the skew."""
+    invalid_digest_code: str = "1010010"
+    """7.3: the number printed beside "Invalid digest." under 401."""
+    wsse_first_code: int = 1_023_033
+    """7.2: the code for a missing X-WSSE; Username, Nonce, Created and PasswordDigest follow in that order."""
+
+    block_after: Annotated[int, Field(ge=0)] = 5
+    """Bad digests from one source address within ``block_window_s`` that block it; 0 never blocks."""
+    block_window_s: Seconds = 60
+    block_for_s: Seconds = 1800
+
+    default_rate: Annotated[float, Field(ge=0)] | None = 50
+    """7.6: requests a second of an app that was put without ``rate``; ``None`` or 0: no flow control."""
+    default_burst: Annotated[float, Field(ge=1)] | None = None
+    """Bucket size of an app that was put without ``burst``; ``None``: one second's worth, at least 1."""
+
+    pairs_per_x: Annotated[int, Field(ge=1)] = 5_000
+    """2.5: AXB bindings one X holds."""
+    landline_explicit_x: Literal["relation_num", "own_area"] = "relation_num"
+    """2.6: what decides X for a landline A that comes with ``relationNum``."""
+    query_echoes_extras: bool = True
+    """2.4: whether a query returns recordHintTone, lastMinVoice, privateSms and preVoice when they were set."""
+    paging_as_text: bool = False
+    """2.4: ``pageIndex`` and ``pageSize`` of the answer as strings instead of numbers."""
+
+    @model_validator(mode="after")
+    def _tls_needs_a_certificate(self) -> EmulatorSettings:
+        if self.keyfile is not None and self.certfile is None:
+            raise ValueError("keyfile was given without certfile")
+        return self
