@@ -80,7 +80,7 @@ COMMENT ON FUNCTION settle_bound IS
   'The platform holds these lines. Returns those that were still ours to settle, with the line''s state: active, or releasing when it was released meanwhile (call no + 1, token 1, is then ours to send).';
 
 CREATE FUNCTION settle_ended(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
-                             p_state text[], p_reason text[], p_rest interval[], p_outcome text[], p_http smallint[], p_code text[])
+                             p_state text[], p_reason text[], p_rest_s double precision[], p_outcome text[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer, ended_at timestamptz)
 LANGUAGE sql VOLATILE
 AS $$
@@ -88,8 +88,8 @@ AS $$
   call AS (
     UPDATE platform_call AS c
     SET state = 'settled', settled_at = clock.now, attempt = i.attempt, outcome = i.outcome, http = i.http, code = i.code
-    FROM clock, unnest(p_pool, p_line, p_no, p_token, p_attempt, p_state, p_reason, p_rest, p_outcome, p_http, p_code)
-      WITH ORDINALITY AS i (pool_id, line_id, no, token, attempt, end_state, reason, rest, outcome, http, code, ord)
+    FROM clock, unnest(p_pool, p_line, p_no, p_token, p_attempt, p_state, p_reason, p_rest_s, p_outcome, p_http, p_code)
+      WITH ORDINALITY AS i (pool_id, line_id, no, token, attempt, end_state, reason, rest_s, outcome, http, code, ord)
     WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.state = 'open'
     RETURNING i.*
   ),
@@ -98,10 +98,10 @@ AS $$
     UPDATE line AS l
     SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest
+    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest_s
   ),
   rested AS (
-    UPDATE slot AS s SET until = clock.now + ended.rest
+    UPDATE slot AS s SET until = clock.now + make_interval(secs => ended.rest_s)
     FROM clock, ended CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
     WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
   ),
@@ -115,11 +115,10 @@ AS $$
   SELECT ended.ord::integer, clock.now FROM ended, clock
 $$;
 COMMENT ON FUNCTION settle_ended IS
-  'The platform certainly does not hold these lines: ends line and bindings, and lets both parties rest on the X for p_rest.';
+  'The platform certainly does not hold these lines: ends line and bindings, and lets both parties rest on the X for p_rest_s seconds.';
 
 CREATE FUNCTION release_bindings(p_pool integer[], p_binding uuid[], p_app integer[], p_reason text, p_lease interval)
-RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, x_id integer, number text, subscription_id text,
-               a_key bigint, b_key bigint)
+RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, number text, subscription_id text)
 LANGUAGE sql VOLATILE
 AS $$
   WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
@@ -136,7 +135,7 @@ AS $$
         calls = CASE WHEN l.confirmed_at IS NULL THEN l.calls ELSE l.calls + 1 END
     FROM asked WHERE l.pool_id = asked.pool_id AND l.id = asked.line_id AND l.state IN ('pending', 'active')
     RETURNING asked.ord, asked.id AS binding_id, l.pool_id, l.id, l.app_id, l.calls, l.confirmed_at, l.x_id,
-              l.subscription_id, l.a_key, l.b_key
+              l.subscription_id
   ),
   marked AS (
     UPDATE binding AS b SET state = 'releasing', reason = p_reason
@@ -148,7 +147,7 @@ AS $$
     FROM ending AS e, clock WHERE e.confirmed_at IS NOT NULL
   )
   SELECT e.ord::integer, e.id, e.calls, CASE WHEN e.confirmed_at IS NULL THEN 'pending' ELSE 'active' END,
-         e.x_id, x.number, e.subscription_id, e.a_key, e.b_key
+         x.number, e.subscription_id
   FROM ending AS e JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id
 $$;
 COMMENT ON FUNCTION release_bindings IS

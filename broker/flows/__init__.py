@@ -1,0 +1,1 @@
+"""Use cases: one module each, readable top to bottom."""

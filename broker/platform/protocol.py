@@ -111,6 +111,10 @@ class AxbPlatform(Protocol):
         """List the one binding with this id."""
         ...
 
+    def set_clock_offset(self, seconds: float) -> None:
+        """Sign with our clock plus this much from now on."""
+        ...
+
     async def close(self) -> None:
         """Close idle connections; running calls end with their own verdict first."""
         ...

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, statements and one module per table family."""

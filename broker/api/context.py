@@ -1,0 +1,75 @@
+"""What the handlers work with, and one request on its way through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from aiohttp import web
+
+from broker.flows.allocate import Allocator
+from broker.flows.batching import Batcher
+from broker.flows.calls import Dispatch
+from broker.store.bindings import Binding, ReleaseAsk, Releasing
+from broker.store.crypto import Vault
+from broker.store.idempotency import Finish, KeyAsk, KeyState
+from broker.store.registry import Key, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may take: seconds and bytes."""
+
+    default_deadline_s: float = 3.0
+    longest_deadline_s: float = 30.0
+    body_bytes: int = 64 * 1024
+    lease_s: float = 8.0
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of this process that handlers use."""
+
+    vault: Vault
+    registry: Callable[[], Registry]
+    allocator: Allocator
+    dispatch: Dispatch
+    begin_key: Batcher[KeyAsk, KeyState]
+    finish_key: Batcher[Finish, bool]
+    forget_key: Batcher[tuple[KeyAsk, int], None]
+    show: Batcher[tuple[int, UUID], Binding | None]
+    begin_release: Batcher[ReleaseAsk, Releasing | None]
+    limits: Limits
+    draining: bool = False
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+
+
+@dataclass(slots=True)
+class Heard:
+    """What is known of a request before its handler runs. ``deadline`` is on boottime."""
+
+    request_id: str
+    key: Key
+    deadline: float
+    respond_async: bool
+    body: bytes
+    notes: dict[str, object] = field(default_factory=dict)
+    key_hash: bytes | None = None
+    key_token: int | None = None
+    made: tuple[int, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A handler's answer: ``body`` is JSON."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    replayed: bool = False
+    retry_after_s: int | None = None
+    problem: str | None = None
+    keep: bool = True

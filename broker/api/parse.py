@@ -1,0 +1,195 @@
+"""Requests in: headers and bodies, with every error named by where it is."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import orjson
+from aiohttp import web
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from broker.domain.phone import FORM, PhoneNumber
+from broker.errors import BadRequest, FieldError, Invalid, TooLarge, UnsupportedMedia
+
+_METADATA_BYTES = 2048
+_LONGEST_TTL_S = 7_776_000
+_SHORTEST_TTL_S = 60
+_TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?")
+_IDEMPOTENCY_KEY = re.compile(r'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,255}')
+
+
+def _phone(value: object) -> PhoneNumber:
+    if not isinstance(value, str):
+        raise ValueError(FORM)  # noqa: TRY004 - pydantic reports ValueError as a field error
+    return PhoneNumber(value)
+
+
+def _ttl(value: int) -> int:
+    if value != 0 and not _SHORTEST_TTL_S <= value <= _LONGEST_TTL_S:
+        raise ValueError(f"must be 0 (no expiry) or {_SHORTEST_TTL_S} to {_LONGEST_TTL_S} seconds")
+    return value
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain the character U+0000")
+    return value
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        packed = orjson.dumps(value)
+    except TypeError:
+        raise ValueError("must hold only JSON values, with integers of at most 64 bits") from None
+    if len(packed) > _METADATA_BYTES:
+        raise ValueError(f"must be at most {_METADATA_BYTES} bytes as JSON")
+    if b"\\u0000" in packed:
+        raise ValueError("must not contain the character U+0000")
+    return value
+
+
+Phone = Annotated[
+    PhoneNumber,
+    PlainValidator(_phone),
+    WithJsonSchema({"type": "string", "pattern": r"^[+][1-9][0-9]{6,14}$", "examples": ["+8613900000001"]}),
+]
+PoolName = Annotated[str, Field(min_length=1, max_length=63)]
+AreaCode = Annotated[str, Field(min_length=3, max_length=4)]
+
+
+class BindRequest(BaseModel):
+    """Body of ``POST /v1/bindings``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    a: Phone
+    b: Phone
+    pool: PoolName | None = None
+    area_code: AreaCode | None = None
+    areas: Annotated[list[AreaCode], Field(min_length=1, max_length=50)] | None = None
+    ttl_s: Annotated[int, AfterValidator(_ttl)] | None = None
+    direction: Literal["both", "a_to_b", "b_to_a"] = "both"
+    policy: Literal["pack", "sticky", "avoid_sticky", "spread"] | None = None
+    order_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)] | None = None
+    user_data: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_storable)] | None = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = None
+    share: bool = True
+
+
+_BIND = TypeAdapter(BindRequest)
+
+
+def bind_request(body: bytes) -> BindRequest:
+    """Read a bind.
+
+    Raises:
+        BadRequest: the body is no JSON.
+        Invalid: with one entry for every bad field.
+    """
+    try:
+        return _BIND.validate_json(body)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        if any(detail["type"] == "json_invalid" for detail in details):
+            raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
+        raise Invalid(
+            "Some fields are wrong; see errors.",
+            errors=tuple(FieldError(_pointer(detail["loc"]), _words(detail)) for detail in details),
+        ) from None
+
+
+def canonical(body: bytes) -> bytes:
+    """Return the body in one form for all spellings of the same JSON; an empty body is itself.
+
+    Raises:
+        BadRequest: the body is no JSON.
+    """
+    if not body:
+        return b""
+    try:
+        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, TypeError):
+        raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
+
+
+async def body_of(request: web.Request, limit: int) -> bytes:
+    """Read the body, at most ``limit`` bytes.
+
+    Raises:
+        TooLarge, UnsupportedMedia: before anything is read, if the headers tell.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMedia("Compressed bodies are not accepted.", code="compressed_body")
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(f"The body may have at most {limit} bytes.")
+    if not request.body_exists:
+        return b""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"The body may have at most {limit} bytes.") from None
+
+
+def deadline_s(request: web.Request, *, default: float, longest: float) -> float:
+    """Return how long the answer may take, from ``Request-Timeout`` (seconds).
+
+    Raises:
+        Invalid: if the header is no number from 0.1 to ``longest``.
+    """
+    text = request.headers.get("Request-Timeout")
+    if text is None:
+        return default
+    if _TIMEOUT.fullmatch(text.strip()) is None or not 0.1 <= float(text) <= longest:  # noqa: PLR2004 - documented floor
+        raise Invalid(
+            "A header is wrong; see errors.",
+            errors=(FieldError("header:Request-Timeout", f"must be seconds from 0.1 to {longest:g}"),),
+        )
+    return float(text)
+
+
+def respond_async(request: web.Request) -> bool:
+    """Tell whether the request has ``Prefer: respond-async``."""
+    if "Prefer" not in request.headers:
+        return False
+    wishes = ",".join(request.headers.getall("Prefer")).split(",")
+    return any(wish.split(";")[0].strip().lower() == "respond-async" for wish in wishes)
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the key; its quoted and bare forms are the same.
+
+    Raises:
+        Invalid: if it is empty, over 255 characters or not printable ASCII.
+    """
+    text = request.headers.get("Idempotency-Key")
+    if text is None:
+        return None
+    text = text.strip()
+    if _IDEMPOTENCY_KEY.fullmatch(text) is None:
+        raise Invalid(
+            "A header is wrong; see errors.",
+            errors=(FieldError("header:Idempotency-Key", "must be 1 to 255 printable ASCII characters"),),
+        )
+    return text[1:-1] if text.startswith('"') else text
+
+
+def _pointer(loc: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in loc)
+
+
+def _words(detail: Any) -> str:
+    message: str = detail["msg"]
+    if detail["type"] == "extra_forbidden":
+        return "is not a field of this request"
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,55 @@
+"""Answers out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from broker.api.context import Reply
+from broker.errors import Problem
+
+#: Where `type` URIs point: served by us, one page for all codes.
+_TYPES = "/problems#"
+
+
+def pack(value: Any) -> bytes:
+    """Return JSON; times as RFC 3339 in UTC with Z."""
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+
+
+def problem_reply(problem: Problem, request_id: str, *, keep: bool = True) -> Reply:
+    """Return the answer of RFC 9457 for ``problem``; 429 and 5xx are never kept for repeats."""
+    body: dict[str, Any] = {
+        "type": _TYPES + problem.code,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request_id,
+        "code": problem.code,
+    }
+    if problem.errors:
+        body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in problem.errors]
+    return Reply(
+        status=problem.status,
+        body=pack({**problem.extra, **body}),
+        retry_after_s=problem.retry_after_s,
+        problem=problem.code,
+        keep=keep and problem.status in {409, 422} and problem.code != "idempotency_in_progress",
+    )
+
+
+def to_http(reply: Reply, request_id: str) -> web.Response:
+    """Return the HTTP response."""
+    headers = {"X-Request-Id": request_id}
+    if reply.location is not None:
+        headers["Location"] = reply.location
+    if reply.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if reply.retry_after_s is not None:
+        headers["Retry-After"] = str(reply.retry_after_s)
+    if reply.status == 401:  # noqa: PLR2004 - RFC 9110 wants the challenge
+        headers["WWW-Authenticate"] = "Bearer"
+    kind = "application/problem+json" if reply.status >= 400 else "application/json"  # noqa: PLR2004
+    return web.Response(status=reply.status, body=reply.body, headers=headers, content_type=kind)

@@ -1,0 +1,209 @@
+"""Composition root of one worker process: settings → database, flows, routes, services; start and drain order."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from broker.api.context import Limits, Services
+from broker.api.health import add_health
+from broker.api.server import build
+from broker.clock import boottime
+from broker.flows.allocate import Allocator
+from broker.flows.batching import Batcher
+from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.http import HttpOptions
+from broker.platform.huawei.request import Scheme
+from broker.platform.protocol import AxbPlatform
+from broker.settings import Settings
+from broker.store import bindings, calls, idempotency, registry
+from broker.store.allocation import LockMode
+from broker.store.bindings import Binding, ReleaseAsk
+from broker.store.crypto import Vault, parse_data_keys, parse_index_key
+from broker.store.database import Database
+from broker.store.idempotency import KeyAsk
+from broker.store.registry import App, Registry
+from broker.workers.dispatch import Dispatcher
+from broker.workers.rescue import rescue
+from broker.workers.sender import Sender, Timing
+from broker.workers.service import Periodic
+
+log = structlog.get_logger()
+
+_SWEEP_SLICE = 500
+
+
+class Worker:
+    """Everything one process does between its sockets and the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; nothing is opened yet."""
+        self._settings = settings
+        self._vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
+        self._db = Database(
+            settings.database_url,
+            connections=settings.db_connections,
+            timeout_s=settings.db_timeout_s,
+            statement_cache=settings.db_statement_cache,
+        )
+        self._registry: Registry | None = None
+        self._runners: list[web.AppRunner] = []
+        self._periodic: list[Periodic] = []
+
+    def registry(self) -> Registry:
+        """Return the newest configuration."""
+        if self._registry is None:
+            raise RuntimeError("the worker has not been started")
+        return self._registry
+
+    async def start(self, api: socket.socket, edge: socket.socket) -> None:
+        """Connect, load the configuration, begin the services, then listen."""
+        settings = self._settings
+        await self._db.open()
+        self._registry = await registry.load(self._db, self._vault)
+        timing = Timing(
+            lease_s=settings.lease_s,
+            http_timeout_s=settings.platform_timeout_s,
+            absence_s=settings.platform_absence_s,
+        )
+        self._allocator = Allocator(
+            self._db,
+            self._vault,
+            self.registry,
+            lease_s=settings.lease_s,
+            boottime=boottime,
+            size=settings.batch_size,
+            in_flight=settings.batches_in_flight,
+            mode=LockMode(settings.test_locks),
+        )
+        sender = Sender(self._db, self.registry, self._platform, timing=timing, width=settings.platform_connections)
+        self._dispatcher = Dispatcher(
+            self._db, sender, self._allocator, rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s
+        )
+        self._services = self._make_services()
+        self._periodic = self._make_periodic()
+        for service in self._periodic:
+            service.start()
+        await self._listen(build(self._services, self._conditions), api)
+        edge_app = web.Application()
+        add_health(edge_app, self._conditions)
+        await self._listen(edge_app, edge)
+
+    async def drain(self) -> None:
+        """Stop listening, answer what was accepted, finish or hand over platform calls, close."""
+        self._services.draining = True
+        budget = self._settings.drain_s
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        for service in self._periodic:
+            if service.name != "keep":
+                await service.stop()
+        await self._dispatcher.drain(budget / 2)
+        for service in self._periodic:
+            await service.stop()
+        await self._db.close()
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _platform(self, app: App) -> AxbPlatform:
+        return HuaweiAxb(
+            AppAccess(app_key=app.app_key, secret=app.secret, base_url=app.base_url, scheme=Scheme(app.auth_scheme)),
+            HttpOptions(max_connections=self._settings.platform_connections),
+        )
+
+    def _make_services(self) -> Services:
+        db, settings = self._db, self._settings
+
+        async def show(keys: Sequence[tuple[int, UUID]]) -> list[Binding | None]:
+            found = await bindings.show(db, self._vault, keys)
+            return [found.get(key) for key in keys]
+
+        async def forget(items: Sequence[tuple[KeyAsk, int]]) -> list[None]:
+            for ask, token in items:
+                await idempotency.forget(db, ask, token)
+            return [None] * len(items)
+
+        return Services(
+            vault=self._vault,
+            registry=self.registry,
+            allocator=self._allocator,
+            dispatch=self._dispatcher,
+            begin_key=Batcher("begin_key", lambda asks: idempotency.begin(db, asks), distinct=lambda ask: ask.row),
+            finish_key=Batcher("finish_key", lambda items: idempotency.finish(db, items)),
+            forget_key=Batcher("forget_key", forget),
+            show=Batcher("show", show),
+            begin_release=Batcher(
+                "release",
+                lambda asks: bindings.release(db, asks, reason="released", lease_s=settings.lease_s),
+                distinct=lambda ask: ask.binding_id,
+            ),
+            limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
+        )
+
+    def _make_periodic(self) -> list[Periodic]:
+        settings = self._settings
+        return [
+            Periodic("config", 1.0, self._watch_config),
+            Periodic("keep", 1.0, self._keep),
+            Periodic("rescue", settings.rescue_interval_s, self._rescue),
+            Periodic("sweep", settings.sweep_interval_s, self._sweep),
+            Periodic("abandoned", 1.0, self._release_abandoned),
+            Periodic("idempotency", 60.0, self._sweep_idempotency),
+        ]
+
+    async def _listen(self, app: web.Application, sock: socket.socket) -> None:
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=self._settings.drain_s / 2, keepalive_timeout=75
+        )
+        await runner.setup()
+        await web.SockSite(runner, sock, backlog=1024).start()
+        self._runners.append(runner)
+
+    async def _conditions(self) -> tuple[Mapping[str, bool], Mapping[str, bool]]:
+        required = {
+            "configured": self._registry is not None,
+            "services": all(service.running for service in self._periodic),
+            "not_draining": not self._services.draining,
+        }
+        return required, {"database": self._db.reachable}
+
+    # -- services --------------------------------------------------------------------------------------------------
+
+    async def _watch_config(self) -> bool:
+        if await registry.version(self._db) != self.registry().version:
+            self._registry = await registry.load(self._db, self._vault)
+            log.info("config_loaded", version=self._registry.version)
+        return False
+
+    async def _keep(self) -> bool:
+        await self._dispatcher.keep_leases()
+        return False
+
+    async def _rescue(self) -> bool:
+        return await rescue(self._db, self._vault, self._dispatcher, self.registry, self._settings.lease_s)
+
+    async def _sweep(self) -> bool:
+        expired, withdrawn = await calls.sweep(self._db, limit=_SWEEP_SLICE, grace_s=self._settings.expiry_grace_s)
+        if expired or withdrawn:
+            log.info("lines_swept", expired=expired, withdrawn=withdrawn)
+        return expired + withdrawn >= _SWEEP_SLICE
+
+    async def _release_abandoned(self) -> bool:
+        """Release claims that were answered 'not now' but may have been committed all the same."""
+        queue = self._allocator.abandoned
+        asks: list[ReleaseAsk] = [queue[place] for place in range(min(len(queue), _SWEEP_SLICE))]
+        if not asks:
+            return False
+        begun = await bindings.release(self._db, asks, reason="withdrawn", lease_s=0.0)
+        for _ in asks:
+            queue.popleft()
+        log.warning("abandoned_released", asked=len(asks), found=sum(one is not None for one in begun))
+        return bool(queue)
+
+    async def _sweep_idempotency(self) -> bool:
+        await idempotency.sweep(self._db, limit=_SWEEP_SLICE)
+        return False

@@ -1,0 +1,31 @@
+"""``broker migrate``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+
+from broker.store.migrate import MigrationError, migrate, pending
+
+
+def run(*, check: bool) -> int:
+    """Apply, or tell what would be applied."""
+    dsn = os.environ.get("BROKER_DATABASE_URL")
+    if not dsn:
+        click.echo("BROKER_DATABASE_URL: is not set", err=True)
+        return 2
+    try:
+        if check:
+            names = asyncio.run(pending(dsn))
+            for name in names:
+                click.echo(f"to apply: {name}")
+            click.echo("up to date" if not names else f"{len(names)} to apply")
+            return 1 if names else 0
+        applied = asyncio.run(migrate(dsn, on_applied=lambda name: click.echo(f"applied {name}")))
+    except MigrationError as error:
+        click.echo(str(error), err=True)
+        return 1
+    click.echo(f"{len(applied)} applied" if applied else "up to date")
+    return 0

@@ -1,0 +1,46 @@
+"""``broker serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+import uvloop
+
+from broker import log as logging
+from broker.settings import Settings, SettingsError, load
+from broker.store.migrate import MigrationError, pending
+from broker.supervisor import CannotServe, Supervisor
+
+
+def run(workers: int | None) -> int:
+    """Serve until a signal."""
+    environment = dict(os.environ)
+    if workers is not None:
+        environment["BROKER_WORKERS"] = str(workers)
+    try:
+        settings = load(environment)
+        missing = asyncio.run(pending(settings.database_url))
+    except SettingsError as error:
+        click.echo("\n".join(error.problems), err=True)
+        return 2
+    except MigrationError as error:
+        click.echo(str(error), err=True)
+        return 1
+    if missing:
+        click.echo(f"The database is not up to date ({', '.join(missing)}): run 'broker migrate' first.", err=True)
+        return 1
+    logging.configure(settings.log_level)
+    try:
+        uvloop.run(_serve(settings, environment))
+    except CannotServe as error:
+        click.echo(str(error), err=True)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, environment: dict[str, str]) -> None:
+    supervisor = Supervisor(settings, environment)
+    await supervisor.start()
+    await supervisor.run_until_signal()

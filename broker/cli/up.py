@@ -1,0 +1,217 @@
+"""``broker up``: everything on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import aiohttp
+import click
+import orjson
+import uvloop
+from aiohttp import web
+
+from broker import log as logging
+from broker.cli.demo import Identity, identity, numbers, seed
+from broker.embedded import Embedded, EmbeddedError, default_state_dir
+from broker.settings import Settings, SettingsError, load
+from broker.store.crypto import SealBroken, Vault, parse_data_keys, parse_index_key
+from broker.store.database import Database, DatabaseAway
+from broker.store.migrate import MigrationError, migrate
+from broker.store.statements import statements
+from broker.supervisor import CannotServe, Supervisor
+
+_EMULATOR_START_S = 10
+_LONGEST_ADVANCE_S = 366 * 86_400
+
+
+class CannotStart(Exception):
+    """One sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Emulator:
+    process: Process
+    wire: str
+    admin: str
+
+
+def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_json: bool) -> int:
+    """Start the parts, say where they are, and serve until a signal."""
+    folder = Path(state_dir) if state_dir else default_state_dir()
+    try:
+        with ExitStack() as stack:
+            dsn = os.environ.get("BROKER_DATABASE_URL")
+            if dsn is None:
+                # Started here, in the main thread: the server ends when this very thread's process does.
+                embedded = Embedded(folder)
+                server = embedded.start()
+                stack.callback(embedded.stop)
+                dsn = server.dsn
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+            who = identity(folder)
+            environment = _environment(dsn, who, port, workers)
+            settings = load(environment)
+            log_file = stack.enter_context((folder / "broker.log").open("ab"))
+            logging.configure("error")
+            uvloop.run(_up(settings, environment, folder, who, log_file, test_clock=test_clock, as_json=as_json))
+    except SettingsError as error:
+        click.echo("\n".join(error.problems), err=True)
+        return 2
+    except (CannotStart, CannotServe, EmbeddedError, MigrationError, DatabaseAway, SealBroken) as error:
+        click.echo(str(error), err=True)
+        return 1
+    except OSError as error:
+        click.echo(f"{folder}: {error.strerror or error}", err=True)
+        return 1
+    return 0
+
+
+def _environment(dsn: str, who: Identity, port: int, workers: int) -> dict[str, str]:
+    """Return the workers' environment: the user's BROKER_* settings, with what `up` decides on top."""
+    return {
+        **os.environ,
+        "BROKER_DATABASE_URL": dsn,
+        "BROKER_DATA_KEYS": os.environ.get("BROKER_DATA_KEYS", who.data_keys),
+        "BROKER_INDEX_KEY": os.environ.get("BROKER_INDEX_KEY", who.index_key),
+        "BROKER_API_PORT": str(port),
+        "BROKER_ADMIN_PORT": str(port + 1 if port else 0),
+        "BROKER_EDGE_PORT": str(port + 2 if port else 0),
+        "BROKER_WORKERS": str(workers),
+    }
+
+
+async def _up(
+    settings: Settings,
+    environment: Mapping[str, str],
+    folder: Path,
+    who: Identity,
+    log_file: IO[bytes],
+    *,
+    test_clock: bool,
+    as_json: bool,
+) -> None:
+    await migrate(settings.database_url)
+    db = Database(settings.database_url, connections=2, timeout_s=settings.db_timeout_s)
+    await db.open()
+    emulator = await _start_emulator(folder / "emulator", log_file)
+    try:
+        vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
+        await asyncio.gather(_tell_emulator(emulator, who), seed(db, vault, who, emulator.wire))
+        await db.fetch(statements("testclock")["install" if test_clock else "remove"])
+        supervisor = Supervisor(
+            settings,
+            environment,
+            worker_log=log_file,
+            admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
+        )
+        await supervisor.start()
+        _announce(_ready_line(supervisor, settings, emulator, who), folder, as_json=as_json)
+        await supervisor.run_until_signal()
+    finally:
+        if emulator.process.returncode is None:
+            emulator.process.send_signal(signal.SIGTERM)
+            await emulator.process.wait()
+        await db.close()
+
+
+async def _start_emulator(folder: Path, log_file: IO[bytes]) -> _Emulator:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "broker.cli.child", str(os.getpid()), "--state-dir", str(folder), "--rate", "0", "--json",
+        stdout=PIPE, stderr=log_file,
+    )  # fmt: skip
+    assert process.stdout is not None  # noqa: S101 - asked for with PIPE
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), _EMULATOR_START_S)
+        told = orjson.loads(line)
+    except (TimeoutError, orjson.JSONDecodeError):
+        raise CannotStart(f"The platform emulator did not start; {folder.parent / 'broker.log'} says why.") from None
+    return _Emulator(process, told["emulator"], told["emulator_admin"])
+
+
+async def _tell_emulator(emulator: _Emulator, who: Identity) -> None:
+    app = f"{emulator.admin}/emulator/apps/{who.app_key}"
+    rented = [{"number": number, "area_code": area} for number, area in numbers()]
+    async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
+        await http.put(app, json={"secret": who.app_secret, "mode": "axb", "rate": 0, "burst": None})
+        await http.put(f"{app}/numbers", json=rented)
+
+
+def _add_test_clock(app: web.Application, db: Database, emulator: _Emulator) -> None:
+    async def advance(request: web.Request) -> web.Response:
+        try:
+            seconds = orjson.loads(await request.read())["advance_s"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            seconds = None
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_ADVANCE_S:
+            return _json(422, {"detail": f"advance_s must be a number from 0 to {_LONGEST_ADVANCE_S}"})
+        row = await db.fetchrow(statements("testclock")["advance"], float(seconds))
+        async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
+            await http.post(f"{emulator.admin}/emulator/clock", json={"advance_s": seconds})
+        return _json(200, {"ahead_s": row["ahead_s"] if row else 0})
+
+    app.router.add_post("/test/clock", advance)
+
+
+def _json(status: int, body: object) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+
+
+def _ready_line(supervisor: Supervisor, settings: Settings, emulator: _Emulator, who: Identity) -> dict[str, Any]:
+    return {
+        "api": supervisor.api_url,
+        "admin": supervisor.admin_url,
+        "edge": supervisor.edge_url,
+        "console": None,
+        "emulator": emulator.wire,
+        "emulator_admin": emulator.admin,
+        "api_key": who.api_key,
+        "apps": [
+            {
+                "name": "demo-axb",
+                "mode": "axb",
+                "app_key": who.app_key,
+                "app_secret": who.app_secret,
+                "api_key": who.api_key,
+            }
+        ],
+        "database": settings.database_url,
+        "pids": supervisor.pids,
+    }
+
+
+def _announce(ready: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(ready) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    api, key = ready["api"], ready["api_key"]
+    click.echo(
+        f"""Ready.
+  API        {api}
+  admin      {ready["admin"]}
+  edge       {ready["edge"]}
+  emulator   {ready["emulator"]}  (admin {ready["emulator_admin"]})
+  state      {folder}  (log: broker.log)
+
+Bind an order's two phones to an X number:
+  curl -s {api}/v1/bindings -H 'Authorization: Bearer {key}' \\
+    -d '{{"a":"+8613900000001","b":"+8613900000002","area_code":"0755","order_id":"order-1"}}'
+
+Place a call on the emulator from A to the x of the answer:
+  curl -s {ready["emulator_admin"]}/emulator/calls -d '{{"from":"+8613900000001","to":"X"}}'
+
+Release it (id of the answer):
+  curl -s -X DELETE {api}/v1/bindings/ID -H 'Authorization: Bearer {key}'
+
+Stop with Ctrl-C."""
+    )

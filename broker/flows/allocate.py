@@ -1,0 +1,452 @@
+"""Choosing and claiming X: histories → choose (pure) → ``reserve()``, in micro-batches over all pools of a database.
+
+Everything about other processes is settled by ``reserve()``: an item that loses there (a party busy elsewhere, a seat
+taken) is queued again. Inside this process two items of one party never run in two batches at once; inside a batch the
+choice itself keeps them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from broker.domain.choice import Choice, PartyView, Policy, Prefix, choose, refusal
+from broker.domain.ids import new_id
+from broker.domain.phone import PhoneNumber
+from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
+from broker.flows.calls import PlatformCall
+from broker.store import allocation, bindings
+from broker.store.allocation import BatchTorn, Claim, LockMode, LocksBusy, Rechoice
+from broker.store.bindings import ReleaseAsk
+from broker.store.crypto import Vault
+from broker.store.database import Database, DatabaseAway
+from broker.store.registry import App, Pool, Registry
+
+log = structlog.get_logger()
+
+#: A belief that an X is full lasts this long: seats are freed by other processes too.
+_FULL_S = 0.5
+#: After this many lost rounds an item goes alone and waits for its locks.
+_PATIENCE = 4
+_HEAT_WINDOW_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BindOrder:
+    """What an order system asked for, checked. ``pools`` are tried in order."""
+
+    app: App
+    caller_id: int
+    a: PhoneNumber
+    b: PhoneNumber
+    a_key: int
+    b_key: int
+    pools: tuple[Pool, ...]
+    ttl_s: int
+    direction: str
+    policy: Policy
+    order_id: str | None = None
+    user_data: str | None = None
+    metadata: str | None = None
+    key_hash: bytes | None = None
+    key_token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allocated:
+    """A committed claim; ``asked_at`` (boottime) lies before its lease began."""
+
+    claim: Claim
+    pool: Pool
+    created_at: datetime
+    asked_at: float
+
+    @property
+    def x(self) -> str:
+        """The X number."""
+        return self.pool.numbers[self.claim.x_id]
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    order: BindOrder
+    deadline: float
+    future: asyncio.Future[Allocated]
+    binding_id: UUID = field(default_factory=new_id)
+    line_id: UUID = field(default_factory=new_id)
+    place: int = 0
+    losses: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pool(self) -> Pool:
+        return self.order.pools[self.place]
+
+    def parties(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        pool_id = self.pool.id
+        return (pool_id, self.order.a_key), (pool_id, self.order.b_key)
+
+
+@dataclass(slots=True)
+class _PoolMemory:
+    """What this process remembers of a pool. Losing it costs nothing but a few better choices."""
+
+    prefix: Prefix = field(default_factory=Prefix)
+    heat: list[int] = field(default_factory=list)
+    cooled_at: float = 0.0
+    full: dict[int, float] = field(default_factory=dict)
+
+    def full_mask(self, now: float) -> int:
+        mask = 0
+        for x, until in list(self.full.items()):
+            if until <= now:
+                del self.full[x]
+            else:
+                mask |= 1 << x
+        return mask
+
+    def warmed(self, size: int, now: float) -> list[int]:
+        if len(self.heat) < size:
+            self.heat.extend([0] * (size - len(self.heat)))
+        if now - self.cooled_at > _HEAT_WINDOW_S:
+            self.heat = [count // 2 for count in self.heat]
+            self.cooled_at = now
+        return self.heat
+
+
+class Allocator:
+    """Gives every order an X or says why not."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        registry: Callable[[], Registry],
+        *,
+        lease_s: float,
+        boottime: Callable[[], float],
+        size: int = 200,
+        in_flight: int = 2,
+        queue_limit: int = 10_000,
+        mode: LockMode = LockMode.TRY,
+    ) -> None:
+        """``registry()`` returns the newest configuration; ``mode`` OFF is for tests of the last guard."""
+        self._db = db
+        self._vault = vault
+        self._registry = registry
+        self._lease_s = lease_s
+        self._boottime = boottime
+        self._size = size
+        self._in_flight = in_flight
+        self._queue_limit = queue_limit
+        self._mode = mode
+        self._queue: deque[_Item] = deque()
+        self._parties: set[tuple[int, int]] = set()
+        self._memory: dict[int, _PoolMemory] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._woken = False
+        #: Claims that may or may not have been committed, and were answered "not now": to be released when found.
+        self.abandoned: deque[ReleaseAsk] = deque(maxlen=queue_limit)
+        self.batches = 0
+        self.items = 0
+        self.lost_rounds = 0
+
+    async def allocate(self, order: BindOrder, *, within_s: float) -> Allocated:
+        """Claim an X for ``order``; when this returns, the claim is committed.
+
+        Raises:
+            PoolExhausted: no X of the allowed pools may be given to this pair now.
+            Conflict: a twin of the request has taken over its idempotency key.
+            Unavailable: too much is waiting, or no claim came about in time; nothing was accepted.
+        """
+        if len(self._queue) >= self._queue_limit:
+            raise Unavailable("too many requests are waiting for a number", code="overloaded")
+        loop = asyncio.get_running_loop()
+        item = _Item(order, loop.time() + within_s, loop.create_future())
+        self._queue.append(item)
+        self._wake()
+        return await item.future
+
+    def heat_note(self, pool_id: int, x_id: int) -> None:
+        """Take in that a seat on an X was freed here."""
+        memory = self._memory.get(pool_id)
+        if memory is not None:
+            memory.full.pop(x_id, None)
+
+    def _wake(self) -> None:
+        if not self._woken and len(self._tasks) < self._in_flight:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        self._woken = False
+        while len(self._tasks) < self._in_flight and (batch := self._take()):
+            self.batches += 1
+            self.items += len(batch)
+            task = asyncio.create_task(self._work(batch), name="allocate")
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._queue:
+            self._wake()
+
+    def _take(self) -> list[_Item]:
+        """Take queued items whose parties no running batch holds; an unlucky one goes alone."""
+        batch: list[_Item] = []
+        skipped: list[_Item] = []
+        now = asyncio.get_running_loop().time()
+        looked = 0
+        while self._queue and len(batch) < self._size and looked < 4 * self._size:
+            looked += 1
+            item = self._queue.popleft()
+            if item.future.done():
+                continue
+            if item.deadline <= now:
+                _refuse(item, Unavailable("no number could be claimed in time", code="overloaded"))
+            elif any(party in self._parties for party in item.parties()) or (item.losses >= _PATIENCE and batch):
+                skipped.append(item)
+            else:
+                batch.append(item)
+                if item.losses >= _PATIENCE:
+                    break
+        self._queue.extendleft(reversed(skipped))
+        for item in batch:
+            self._parties.update(item.parties())
+        return batch
+
+    async def _work(self, batch: list[_Item]) -> None:
+        held = {party for item in batch for party in item.parties()}
+        try:
+            await self._round(batch, held)
+        except Exception as error:  # noqa: BLE001 - each waiter must hear of it; a batch splits once per item
+            if isinstance(error, Problem) or len(batch) == 1:
+                for item in batch:
+                    _refuse(item, error)
+            else:
+                log.warning("allocation_split", items=len(batch), error=type(error).__name__)
+                for item in batch:
+                    item.losses = max(item.losses, _PATIENCE)
+                    self._again(item)
+        finally:
+            self._parties -= held
+
+    async def _round(self, batch: list[_Item], held: set[tuple[int, int]]) -> None:
+        views = await allocation.histories(self._db, held)
+        mode = self._mode
+        if mode is LockMode.TRY and batch[0].losses >= _PATIENCE:
+            mode = LockMode.WAIT
+        chosen = [(item, claim) for item in batch if (claim := self._choose(item, views)) is not None]
+        while chosen:
+            asked_at = self._boottime()
+            try:
+                results = await allocation.reserve(
+                    self._db, [claim for _, claim in chosen], mode=mode, lease_s=self._lease_s
+                )
+            except BatchTorn as torn:
+                for place in torn.places:
+                    self._again(chosen[place][0])
+                chosen = [pair for place, pair in enumerate(chosen) if place not in torn.places]
+                continue
+            except LocksBusy:
+                for item, _ in chosen:
+                    self._again(item)
+                return
+            except DatabaseAway:
+                await self._reread(chosen, asked_at)
+                return
+            for (item, claim), result in zip(chosen, results, strict=True):
+                self._judge(item, claim, result.outcome, result.created_at, asked_at)
+            return
+
+    def _choose(self, item: _Item, views: dict[tuple[int, int], PartyView]) -> Claim | None:
+        """Choose in the item's pool, or move it on to its next pool, or refuse it."""
+        pool = self._registry().pools.get(item.pool.id, item.pool)
+        a, b = (views[party] for party in item.parties())
+        choice = self._pick(item.order, pool, a, b)
+        if choice is None:
+            self._next_pool(item, pool, a, b)
+            return None
+        # The next item of this batch must see what this one is about to hold.
+        a.live |= 1 << choice.x
+        b.live |= 1 << choice.x
+        return self._claim(item, pool, choice.x)
+
+    def _pick(self, order: BindOrder, pool: Pool, a: PartyView, b: PartyView, *, avoid: int = 0) -> Choice | None:
+        now = time.monotonic()
+        memory = self._memory.setdefault(pool.id, _PoolMemory())
+        usable = pool.open_mask & ~avoid & ~a.barred(order.b_key) & ~b.barred(order.a_key) if pool.open else 0
+        if memory.full:
+            usable &= ~memory.full_mask(now)
+        heat = memory.warmed(len(pool.numbers), now)
+        choice = choose(
+            order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.b_key, heat=heat
+        )
+        if choice is not None:
+            memory.prefix.note(choice.first_fit, now)
+        return choice
+
+    def _next_pool(self, item: _Item, pool: Pool, a: PartyView, b: PartyView) -> None:
+        order = item.order
+        counts = refusal(
+            size=len(pool.numbers),
+            open_=pool.open_mask if pool.open else 0,
+            full=self._memory[pool.id].full_mask(time.monotonic()),
+            a_barred=a.barred(order.b_key),
+            b_barred=b.barred(order.a_key),
+            a_live=a.live,
+            b_live=b.live,
+        )
+        for reason, count in counts.counts().items():
+            item.refused[reason] = item.refused.get(reason, 0) + count
+        if item.place + 1 < len(order.pools):
+            item.place += 1
+            item.losses = 0
+            self._queue.append(item)
+            self._wake()
+            return
+        _refuse(
+            item,
+            PoolExhausted(
+                "No X number may be given to this pair now.",
+                extra={
+                    "reasons": item.refused,
+                    "pools": [tried.name for tried in order.pools],
+                },
+            ),
+        )
+
+    def _claim(self, item: _Item, pool: Pool, x: int) -> Claim:
+        order = item.order
+        return Claim(
+            pool_id=pool.id,
+            x_id=x,
+            cap=order.app.cap,
+            app_id=order.app.id,
+            caller_id=order.caller_id,
+            line_id=item.line_id,
+            binding_id=item.binding_id,
+            a_key=order.a_key,
+            b_key=order.b_key,
+            a_sealed=self._vault.seal("line", "a", pool.id, item.line_id, order.a.reveal()),
+            b_sealed=self._vault.seal("line", "b", pool.id, item.line_id, order.b.reveal()),
+            direction=order.direction,
+            ttl_s=order.ttl_s,
+            order_id=order.order_id,
+            user_data=order.user_data,
+            metadata=order.metadata,
+            key_hash=order.key_hash,
+            key_token=order.key_token,
+        )
+
+    def _judge(self, item: _Item, claim: Claim, outcome: str, created_at: datetime, asked_at: float) -> None:
+        memory = self._memory[claim.pool_id]
+        match outcome:
+            case "won":
+                memory.heat[claim.x_id] += 1
+                if not item.future.done():
+                    item.future.set_result(Allocated(claim, item.pool, created_at, asked_at))
+            case "superseded":
+                _refuse(
+                    item,
+                    Conflict(
+                        "Another request with this Idempotency-Key took over.",
+                        code="idempotency_in_progress",
+                        retry_after_s=1,
+                    ),
+                )
+            case _:
+                if outcome in {"full", "closed"}:
+                    memory.full[claim.x_id] = time.monotonic() + _FULL_S
+                self.lost_rounds += 1
+                self._again(item)
+
+    def _again(self, item: _Item) -> None:
+        """Queue a loser again, a little later each time: the winner's transaction is over in milliseconds."""
+        item.losses += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(random.uniform(0.0005, 0.004 * item.losses), self._requeue, item)  # noqa: S311 - jitter
+
+    def _requeue(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._wake()
+
+    async def _reread(self, chosen: list[tuple[_Item, Claim]], asked_at: float) -> None:
+        """The claim got no answer and may have been committed: look, or say 'not now'."""
+        try:
+            found = await bindings.show(self._db, self._vault, [(c.pool_id, c.binding_id) for _, c in chosen])
+        except DatabaseAway:
+            # With an idempotency key the next try finds what was made; without one nobody would ever ask for it.
+            self.abandoned.extend(
+                ReleaseAsk(c.pool_id, c.binding_id, c.app_id) for _, c in chosen if c.key_hash is None
+            )
+            raise
+        for item, claim in chosen:
+            stored = found.get((claim.pool_id, claim.binding_id))
+            if stored is None:
+                _refuse(item, DatabaseAway("the database did not answer; nothing was accepted"))
+            elif not item.future.done():
+                item.future.set_result(Allocated(claim, item.pool, stored.created_at, asked_at))
+
+    async def rechoose(
+        self, call: PlatformCall, *, outcome: str, http: int | None, code: str | None, bar_s: float
+    ) -> PlatformCall | str:
+        """Give the pending binding of a refused bind another X of its pool.
+
+        Returns the bind call to send next, or ``superseded`` (not ours), ``released`` (nobody wants it any more),
+        ``exhausted`` (no other X: nothing was changed).
+        """
+        registry = self._registry()
+        pool, app = registry.pools[call.pool_id], registry.apps[call.app_id]
+        order = BindOrder(
+            app=app, caller_id=0, a=call.a, b=call.b, a_key=call.a_key, b_key=call.b_key, pools=(pool,),
+            ttl_s=call.ttl_s, direction=call.direction, policy=Policy.PACK,
+        )  # fmt: skip
+        avoid = 1 << call.x_id
+        for _ in range(2 * _PATIENCE):
+            parties = ((pool.id, call.a_key), (pool.id, call.b_key))
+            views = await allocation.histories(self._db, parties)
+            choice = self._pick(order, pool, views[parties[0]], views[parties[1]], avoid=avoid)
+            if choice is None:
+                return "exhausted"
+            line_id = new_id()
+            asked_at = self._boottime()
+            result = await allocation.rechoose(
+                self._db,
+                Rechoice(
+                    pool_id=pool.id, old_line=call.line_id, no=call.key.no, token=call.key.token, bar_s=bar_s,
+                    outcome=outcome, http=http, code=code, x_id=choice.x, cap=app.cap, line_id=line_id,
+                    a_sealed=self._vault.seal("line", "a", pool.id, line_id, call.a.reveal()),
+                    b_sealed=self._vault.seal("line", "b", pool.id, line_id, call.b.reveal()),
+                ),
+                mode=LockMode.WAIT,
+                lease_s=self._lease_s,
+            )  # fmt: skip
+            if result == "won":
+                return replace(
+                    call, key=replace(call.key, line_id=line_id, no=1, token=1), x_id=choice.x,
+                    x=pool.numbers[choice.x], lease_until=asked_at + self._lease_s, attempt=0, maybe_sent=False,
+                )  # fmt: skip
+            if result in {"superseded", "released"}:
+                return result
+            avoid |= 1 << choice.x if result != "busy" else 0
+        return "exhausted"
+
+
+def _refuse(item: _Item, error: BaseException) -> None:
+    if not item.future.done():
+        item.future.set_exception(error)
+
+
+def open_pools(pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """Return those that hand out numbers."""
+    return tuple(pool for pool in pools if pool.open)

@@ -1,0 +1,131 @@
+"""One statement for many: items that queue while a statement runs share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import asyncpg
+import structlog
+
+from broker.errors import Unavailable
+from broker.store.database import DatabaseAway
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Runs ``run(items) -> results`` (same order) on what has queued, never waiting for a batch to fill.
+
+    At most ``in_flight`` batches of at most ``size`` items run at once; over ``queue_limit`` waiting items a submit is
+    refused. Two items with the same ``distinct`` key never share a batch. A batch that fails for a reason of its own is
+    split until the bad item stands alone, so one poisonous item harms no neighbour.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        size: int = 200,
+        in_flight: int = 2,
+        queue_limit: int = 20_000,
+        distinct: Callable[[T], Hashable] | None = None,
+    ) -> None:
+        """Describe the statement; nothing runs before the first submit."""
+        self._name = name
+        self._run = run
+        self._size = size
+        self._in_flight = in_flight
+        self._queue_limit = queue_limit
+        self._distinct = distinct
+        self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._woken = False
+        self.batches = 0
+        self.items = 0
+
+    async def submit(self, item: T) -> R:
+        """Put ``item`` into the next batch and return its result.
+
+        Raises:
+            Unavailable: if too many items wait already.
+            DatabaseAway: if the statement got no answer; whether it took effect is unknown.
+        """
+        if len(self._queue) >= self._queue_limit:
+            raise Unavailable("too much is waiting for the database", code="overloaded")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._queue.append((item, future))
+        if not self._woken and len(self._tasks) < self._in_flight:
+            # At the end of this turn of the loop: what arrives in the same turn shares the statement.
+            self._woken = True
+            loop.call_soon(self._start)
+        return await future
+
+    def _start(self) -> None:
+        self._woken = False
+        while self._queue and len(self._tasks) < self._in_flight:
+            task = asyncio.create_task(self._work(), name=f"batch {self._name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if len(self._queue) <= self._size:
+                break
+
+    async def _work(self) -> None:
+        while batch := self._take():
+            self.batches += 1
+            self.items += len(batch)
+            await self._execute(batch)
+
+    def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
+        if self._distinct is None:
+            return [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        seen: set[Hashable] = set()
+        again: list[tuple[T, asyncio.Future[R]]] = []
+        while self._queue and len(batch) < self._size:
+            entry = self._queue.popleft()
+            key = self._distinct(entry[0])
+            (again if key in seen else batch).append(entry)
+            seen.add(key)
+        self._queue.extendleft(reversed(again))
+        return batch
+
+    async def _execute(self, batch: list[tuple[T, asyncio.Future[R]]], *, retried: bool = False) -> None:
+        try:
+            results = await self._run([item for item, _ in batch])
+        except DatabaseAway as away:
+            _fail(batch, away)
+        except asyncpg.exceptions.DeadlockDetectedError as error:
+            if retried:
+                _fail(batch, error)
+            else:
+                await self._execute(batch, retried=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each waiter must hear of it
+            await self._isolate(batch, error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    async def _isolate(self, batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+        """Halve a failed batch until the item that spoils it stands alone."""
+        if len(batch) == 1:
+            log.warning("batch_item_failed", batch=self._name, error=type(error).__name__)
+            _fail(batch, error)
+            return
+        half = len(batch) // 2
+        await self._execute(batch[:half])
+        await self._execute(batch[half:])
+
+
+def _fail(batch: Sequence[tuple[object, asyncio.Future[R]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

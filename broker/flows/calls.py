@@ -1,0 +1,104 @@
+"""A platform call in this process's hands: what is sent, the proof that it is ours, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from broker.domain.phone import PhoneNumber
+from broker.store.calls import CallKey
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The platform confirmed: calls to ``x`` reach the parties."""
+
+    x: str
+    subscription_id: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It will not be bound. ``reason`` is a stable code; ``http`` and ``code`` are the platform's last words."""
+
+    reason: str
+    detail: str = ""
+    http: int | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Nobody is behind X any more."""
+
+    at: datetime
+
+
+Settled = Active | Failed | Released
+
+
+@dataclass(slots=True, eq=False)
+class PlatformCall:
+    """One durable call while this process owns it.
+
+    ``lease_until`` is on :func:`broker.clock.boottime`; it was counted from before the statement that gave the lease,
+    so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
+    ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now. ``unwanted``: released before it was bound: not to be sent anew.
+    """
+
+    key: CallKey
+    op: str
+    app_id: int
+    x_id: int
+    x: str
+    a: PhoneNumber
+    b: PhoneNumber
+    a_key: int
+    b_key: int
+    direction: str
+    ttl_s: int
+    lease_until: float
+    urgency: float
+    subscription_id: str | None = None
+    attempt: int = 0
+    maybe_sent: bool = False
+    last_unknown_at: float = 0.0
+    lost: bool = False
+    unwanted: bool = False
+    done: asyncio.Future[Settled] | None = field(default=None, repr=False)
+
+    @property
+    def pool_id(self) -> int:
+        """The pool of the line."""
+        return self.key.pool_id
+
+    @property
+    def line_id(self) -> UUID:
+        """The line this call is about."""
+        return self.key.line_id
+
+    @property
+    def token(self) -> str:
+        """Our mark in the platform's ``userData``: line and attempt."""
+        return f"{self.key.line_id.hex}.{self.attempt}"
+
+    def settle(self, outcome: Settled) -> None:
+        """Tell who waits."""
+        if self.done is not None and not self.done.done():
+            self.done.set_result(outcome)
+
+
+class Dispatch(Protocol):
+    """Takes calls and carries them out."""
+
+    def start(self, call: PlatformCall) -> None:
+        """Begin; the outcome arrives in ``call.done``, if somebody waits there."""
+        ...
+
+    def backlog_s(self, app_id: int) -> float:
+        """Return how long a call begun now would wait for its turn, by today's rate; infinite when the lane is shut."""
+        ...

@@ -1,0 +1,142 @@
+"""Settings from the environment: `BROKER_*`, and `BROKER_*_FILE` for secrets.
+
+A misspelt variable is an error that names the nearest one; all errors are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from broker.store.crypto import KeyringError, parse_data_keys, parse_index_key
+
+_PREFIX = "BROKER_"
+_SECRETS = frozenset({"database_url", "data_keys", "index_key"})
+#: Read by others: the launcher's folder, tests.
+_ELSEWHERE = frozenset({"BROKER_STATE_DIR"})
+
+
+class SettingsError(Exception):
+    """What is wrong with the environment, one line for each variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Collect the lines."""
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Units are in the names; ranges are checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: Annotated[str, Field(description="PostgreSQL DSN")]
+    data_keys: Annotated[str, Field(description="NUMBER:BASE64 of 32 bytes, comma separated; the first one encrypts")]
+    index_key: Annotated[str, Field(description="base64 of 32 bytes: key of the blind index")]
+
+    api_host: str = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    edge_host: str = "127.0.0.1"
+    edge_port: Annotated[int, Field(ge=0, le=65535)] = 8082
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+
+    db_connections: Annotated[int, Field(ge=2, le=200, description="per worker")] = 8
+    db_timeout_s: Annotated[float, Field(ge=0.1, le=60)] = 5.0
+    db_statement_cache: Annotated[int, Field(ge=0, le=10000, description="0 behind a pooler")] = 200
+
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 200
+    batches_in_flight: Annotated[int, Field(ge=1, le=16, description="of allocation, per worker")] = 2
+    request_timeout_s: Annotated[float, Field(ge=0.1, le=30, description="default of Request-Timeout")] = 3.0
+
+    platform_connections: Annotated[int, Field(ge=1, le=1000, description="per app and worker")] = 64
+    platform_timeout_s: Annotated[float, Field(ge=0.1, le=30)] = 5.0
+    platform_absence_s: Annotated[
+        float, Field(ge=1, le=600, description="an unknown bind is given up only this long after its last send")
+    ] = 60.0
+    lease_s: Annotated[float, Field(ge=6, le=120)] = 8.0
+    rescue_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
+    sweep_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    expiry_grace_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    test_locks: Literal["try", "off"] = Field("try", description="tests only: off leaves the unique keys as only guard")
+    test_crash_at: str = Field("", description="tests only: PLACE:kill|stop:NTH")
+
+    @field_validator("database_url")
+    @classmethod
+    def _dsn(cls, value: str) -> str:
+        if not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("data_keys")
+    @classmethod
+    def _keys(cls, value: str) -> str:
+        try:
+            parse_data_keys(value)
+        except KeyringError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("index_key")
+    @classmethod
+    def _index(cls, value: str) -> str:
+        try:
+            parse_index_key(value)
+        except KeyringError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: naming every wrong, missing or misspelt variable; values of secrets are never shown.
+    """
+    environ = os.environ if environ is None else environ
+    known = {_PREFIX + name.upper(): name for name in Settings.model_fields}
+    files = {variable + "_FILE": name for variable, name in known.items() if name in _SECRETS}
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(_PREFIX) or variable in _ELSEWHERE or variable.startswith("BROKER_BENCH_"):
+            continue
+        if variable in known:
+            values[known[variable]] = value
+        elif variable in files:
+            try:
+                values[files[variable]] = Path(value).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                problems.append(f"{variable}: cannot read the file: {error.strerror}")
+        else:
+            near = difflib.get_close_matches(variable, [*known, *files], n=1, cutoff=0.6)
+            problems.append(f"{variable}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            variable = _PREFIX + str(detail["loc"][0]).upper()
+            hint = f" (or {variable}_FILE)" if detail["loc"][0] in _SECRETS else ""
+            words = "is not set" + hint if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
+            problems.append(f"{variable}: {words}")
+        raise SettingsError(problems) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def shown(settings: Settings) -> dict[str, object]:
+    """Return the settings by variable name, with secrets hidden."""
+    return {
+        _PREFIX + name.upper(): "(hidden)" if name in _SECRETS else value
+        for name, value in settings.model_dump().items()
+    }

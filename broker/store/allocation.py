@@ -1,0 +1,153 @@
+"""The two statements of allocation: what the parties may not get, and the claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import asyncpg
+
+from broker.domain.choice import PartyView
+from broker.store.database import Database
+from broker.store.statements import statements
+
+
+class LockMode(StrEnum):
+    """How ``reserve`` locks parties; ``OFF`` exists to prove that the unique key alone keeps the books right."""
+
+    TRY = "try"
+    WAIT = "wait"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One binding with the X chosen for it, ready to be written."""
+
+    pool_id: int
+    x_id: int
+    cap: int
+    app_id: int
+    caller_id: int
+    line_id: UUID
+    binding_id: UUID
+    a_key: int
+    b_key: int
+    a_sealed: bytes
+    b_sealed: bytes
+    direction: str
+    ttl_s: int
+    order_id: str | None
+    user_data: str | None
+    metadata: str | None
+    key_hash: bytes | None
+    key_token: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What became of a claim: ``won``, ``busy``, ``barred``, ``full``, ``closed`` or ``superseded``."""
+
+    outcome: str
+    created_at: datetime
+
+
+class BatchTorn(Exception):
+    """Some claims of the batch (``places``) lost a slot while it ran; nothing of it was written."""
+
+    def __init__(self, places: frozenset[int]) -> None:
+        """Name the claims, counted from 0."""
+        super().__init__("slots taken meanwhile")
+        self.places = places
+
+
+class LocksBusy(Exception):
+    """The parties stayed locked for the whole wait."""
+
+
+async def histories(db: Database, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], PartyView]:
+    """Return a view for each (pool id, party key)."""
+    pairs = list(wanted)
+    views = {pair: PartyView() for pair in pairs}
+    rows = await db.fetch(
+        statements("allocation")["histories"], [pool for pool, _ in pairs], [party for _, party in pairs]
+    )
+    for pool_id, party_key, x, counterpart, live, held, until_s in rows:
+        view = views[pool_id, party_key]
+        if live:
+            view.live |= 1 << x
+            continue
+        if held:
+            view.resting[x] = counterpart
+        view.left[x] = until_s
+        view.last_with[x] = counterpart
+    return views
+
+
+async def reserve(db: Database, claims: Sequence[Claim], *, mode: LockMode, lease_s: float) -> list[Reserved]:
+    """Claim all in one statement; the answers are in the order of ``claims``.
+
+    Raises:
+        BatchTorn: only without locks, when others took slots meanwhile.
+        LocksBusy: only with ``LockMode.WAIT``.
+    """
+    columns = zip(
+        *(
+            (
+                c.pool_id, c.x_id, c.cap, c.app_id, c.caller_id, c.line_id, c.binding_id, c.a_key, c.b_key, c.a_sealed,
+                c.b_sealed, c.direction, c.ttl_s, c.order_id, c.user_data, c.metadata, c.key_hash, c.key_token,
+            )
+            for c in claims
+        ),
+        strict=True,
+    )  # fmt: skip
+    try:
+        rows = await db.fetch(statements("allocation")["reserve"], mode.value, lease_s, *columns)
+    except asyncpg.exceptions.LockNotAvailableError:
+        raise LocksBusy from None
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "BB001":
+            places = frozenset(int(place) - 1 for place in str(error.detail).split(","))
+            raise BatchTorn(places) from None
+        raise
+    found = {row["ord"]: Reserved(row["outcome"], row["created_at"]) for row in rows}
+    return [found[place] for place in range(1, len(claims) + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rechoice:
+    """A pending binding that needs another X, because the platform refused its bind on this one."""
+
+    pool_id: int
+    old_line: UUID
+    no: int
+    token: int
+    bar_s: float
+    outcome: str
+    http: int | None
+    code: str | None
+    x_id: int
+    cap: int
+    line_id: UUID
+    a_sealed: bytes
+    b_sealed: bytes
+
+
+async def rechoose(db: Database, item: Rechoice, *, mode: LockMode, lease_s: float) -> str:
+    """Return ``won``, ``superseded`` (not ours any more), ``released`` (nobody wants it any more), or why not this X."""
+    try:
+        row = await db.fetchrow(
+            statements("allocation")["rechoose"],
+            mode.value, lease_s, item.pool_id, item.old_line, item.no, item.token, item.bar_s, item.outcome, item.http,
+            item.code, item.x_id, item.cap, item.line_id, item.a_sealed, item.b_sealed,
+        )  # fmt: skip
+    except asyncpg.exceptions.LockNotAvailableError:
+        return "busy"
+    except asyncpg.PostgresError as error:
+        if error.sqlstate in {"BB001", "BB002"}:
+            return str(error.detail) if error.sqlstate == "BB002" else "busy"
+        raise
+    return str(row["outcome"]) if row else "superseded"

@@ -1,0 +1,180 @@
+"""Platform calls in the database: take over, keep, settle. Every statement is for many calls at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from broker.store.database import Database
+from broker.store.statements import statements
+
+
+@dataclass(frozen=True, slots=True)
+class CallKey:
+    """Which call, and the token that proves it is ours."""
+
+    pool_id: int
+    line_id: UUID
+    no: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedCall:
+    """A call taken over from an owner whose lease ended."""
+
+    key: CallKey
+    attempt: int
+    op: str
+    app_id: int
+    x_id: int
+    number: str
+    direction: str
+    ttl_s: int
+    a_key: int
+    b_key: int
+    a_sealed: bytes
+    b_sealed: bytes
+    subscription_id: str | None
+    line_state: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Settle: the platform holds the line under this subscription."""
+
+    key: CallKey
+    attempt: int
+    subscription_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundResult:
+    """``line_state`` is ``active``, or ``releasing`` if an unbind call (no + 1, token 1) is now ours to send."""
+
+    line_state: str
+    confirmed_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Settle: the platform does not hold the line. ``state`` is ``released`` or ``failed``."""
+
+    key: CallKey
+    attempt: int
+    state: str
+    reason: str
+    rest_s: float
+    outcome: str
+    http: int | None
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Renew: keep the call; note the last answer, if there was one."""
+
+    key: CallKey
+    attempt: int
+    http: int | None = None
+    code: str | None = None
+
+
+async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall]:
+    """Take over up to ``limit`` calls whose lease has ended."""
+    rows = await db.fetch(statements("calls")["claim"], limit, lease_s)
+    return [
+        ClaimedCall(
+            key=CallKey(row["pool_id"], row["line_id"], row["no"], row["token"]),
+            attempt=row["attempt"],
+            op=row["op"],
+            app_id=row["app_id"],
+            x_id=row["x_id"],
+            number=row["number"],
+            direction=row["direction"],
+            ttl_s=row["ttl_s"],
+            a_key=row["a_key"],
+            b_key=row["b_key"],
+            a_sealed=row["a_sealed"],
+            b_sealed=row["b_sealed"],
+            subscription_id=row["subscription_id"],
+            line_state=row["line_state"],
+            created_at=row["created_at"],
+        )
+        for row in rows
+    ]
+
+
+async def extend(db: Database, items: Sequence[Extension], *, lease_s: float) -> list[bool]:
+    """Renew leases; False = somebody else owns the call now."""
+    rows = await db.fetch(
+        statements("calls")["extend"],
+        *_keys([i.key for i in items]),
+        lease_s,
+        [i.attempt for i in items],
+        [i.http for i in items],
+        [i.code for i in items],
+    )
+    kept = {row["ord"] for row in rows}
+    return [place in kept for place in range(1, len(items) + 1)]
+
+
+async def settle_bound(db: Database, items: Sequence[Bound], *, lease_s: float) -> list[BoundResult | None]:
+    """Make lines active; None = the call was not ours any more and nothing was changed."""
+    rows = await db.fetch(
+        statements("calls")["settle_bound"],
+        *_keys([i.key for i in items]),
+        [i.attempt for i in items],
+        [i.subscription_id for i in items],
+        lease_s,
+    )
+    found = {row["ord"]: BoundResult(row["line_state"], row["confirmed_at"], row["expires_at"]) for row in rows}
+    return [found.get(place) for place in range(1, len(items) + 1)]
+
+
+async def settle_ended(db: Database, items: Sequence[Ended]) -> list[datetime | None]:
+    """End lines and return when; None = the call was not ours any more and nothing was changed."""
+    rows = await db.fetch(
+        statements("calls")["settle_ended"],
+        *_keys([i.key for i in items]),
+        [i.attempt for i in items],
+        [i.state for i in items],
+        [i.reason for i in items],
+        [i.rest_s for i in items],
+        [i.outcome for i in items],
+        [i.http for i in items],
+        [i.code for i in items],
+    )
+    found: dict[int, datetime] = {row["ord"]: row["ended_at"] for row in rows}
+    return [found.get(place) for place in range(1, len(items) + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Granted send slots: slot k (from 0) starts max(0, first_s + k * every_s) seconds after the answer."""
+
+    first_s: float
+    every_s: float
+    granted: int
+
+
+async def take_slots(db: Database, app_id: int, *, want: int, rate: float, burst: int, horizon_s: float) -> Slots:
+    """Ask the app's limiter for send slots within the horizon."""
+    row = await db.fetchrow(statements("calls")["take_slots"], app_id, want, rate, burst, horizon_s)
+    if row is None:  # pragma: no cover - the function always returns one row
+        return Slots(horizon_s, 0.0, 0)
+    return Slots(row["at_s"], row["every_s"], row["granted"])
+
+
+async def sweep(db: Database, *, limit: int, grace_s: float) -> tuple[int, int]:
+    """End a slice of expired lines and withdraw binds that outlived their ttl: (expired, withdrawn)."""
+    row = await db.fetchrow(statements("calls")["sweep"], limit, grace_s)
+    return (int(row["expired"]), int(row["withdrawn"])) if row else (0, 0)
+
+
+def _keys(keys: Sequence[CallKey]) -> tuple[list[int], list[UUID], list[int], list[int]]:
+    return [k.pool_id for k in keys], [k.line_id for k in keys], [k.no for k in keys], [k.token for k in keys]

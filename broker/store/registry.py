@@ -1,0 +1,151 @@
+"""What an instance caches: apps, keys, pools and numbers, reloaded when ``config_version`` moves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.domain.choice import Policy
+from broker.store.crypto import SealBroken, Vault
+from broker.store.database import Database
+from broker.store.statements import statements
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A platform application: the tenant. ``rate`` is platform calls a second over all instances, None = no limit."""
+
+    id: int
+    name: str
+    mode: str
+    app_key: str
+    secret: str = field(repr=False)
+    base_url: str
+    auth_scheme: str
+    rate: float | None
+    burst: int
+    default_ttl_s: int
+    quarantine_s: int
+    cap: int
+    policy: Policy
+    suspended: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Who calls with an API key, and what it may."""
+
+    app: App
+    caller_id: int
+    caller: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool and its numbers: ``numbers[x_id]``; ``open_mask`` has the bits of those that may be handed out."""
+
+    id: int
+    app: App
+    name: str
+    area_code: str
+    open: bool
+    numbers: tuple[str, ...]
+    open_mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One consistent snapshot of the configuration."""
+
+    version: int
+    apps: Mapping[int, App]
+    keys: Mapping[bytes, Key]
+    pools: Mapping[int, Pool]
+    app_pools: Mapping[int, tuple[Pool, ...]]
+    our_numbers: frozenset[str]
+
+    def key(self, presented: str) -> Key | None:
+        """Return whose key this is. Keys are random, so a plain hash look-up tells an attacker nothing by its time."""
+        return self.keys.get(hash_key(presented))
+
+
+def hash_key(presented: str) -> bytes:
+    """Return how an API key is stored."""
+    return hashlib.sha256(presented.encode()).digest()
+
+
+async def version(db: Database) -> int:
+    """Return the current configuration version."""
+    row = await db.fetchrow(statements("config")["version"])
+    return int(row["version"]) if row else 0
+
+
+async def load(db: Database, vault: Vault) -> Registry:
+    """Read everything. The version is read first: a change in between causes one more load, never a missed one.
+
+    Raises:
+        SealBroken: if the data keys do not open an app's secret.
+    """
+    sql = statements("config")
+    current = await version(db)
+    apps: dict[int, App] = {}
+    for row in await db.fetch(sql["apps"]):
+        try:
+            secret = vault.open("app", "secret", 0, row["name"], row["secret_sealed"])
+        except SealBroken as error:
+            raise SealBroken(f"app {row['name']}: {error}; is BROKER_DATA_KEYS the one it was stored with?") from None
+        apps[row["id"]] = App(
+            id=row["id"],
+            name=row["name"],
+            mode=row["mode"],
+            app_key=row["app_key"],
+            secret=secret,
+            base_url=row["base_url"],
+            auth_scheme=row["auth_scheme"],
+            rate=row["rate"],
+            burst=row["burst"],
+            default_ttl_s=row["default_ttl_s"],
+            quarantine_s=row["quarantine_s"],
+            cap=row["cap"],
+            policy=Policy(row["policy"]),
+            suspended=(row["state_reason"] or "suspended") if row["state"] == "suspended" else None,
+        )
+    keys = {
+        row["key_hash"]: Key(apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]))
+        for row in await db.fetch(sql["keys"])
+        if row["app_id"] in apps
+    }
+    numbers: dict[int, list[str]] = {}
+    masks: dict[int, int] = {}
+    for row in await db.fetch(sql["numbers"]):
+        listed = numbers.setdefault(row["pool_id"], [])
+        listed.extend([""] * (row["x_id"] + 1 - len(listed)))
+        listed[row["x_id"]] = row["number"]
+        if row["state"] == "open":
+            masks[row["pool_id"]] = masks.get(row["pool_id"], 0) | 1 << row["x_id"]
+    pools: dict[int, Pool] = {}
+    app_pools: dict[int, list[Pool]] = {}
+    for row in await db.fetch(sql["pools"]):
+        if row["app_id"] not in apps:
+            continue
+        pool = Pool(
+            id=row["id"],
+            app=apps[row["app_id"]],
+            name=row["name"],
+            area_code=row["area_code"],
+            open=row["state"] == "open",
+            numbers=tuple(numbers.get(row["id"], ())),
+            open_mask=masks.get(row["id"], 0),
+        )
+        pools[pool.id] = pool
+        app_pools.setdefault(row["app_id"], []).append(pool)
+    return Registry(
+        version=current,
+        apps=apps,
+        keys=keys,
+        pools=pools,
+        app_pools={app_id: tuple(found) for app_id, found in app_pools.items()},
+        our_numbers=frozenset(number for listed in numbers.values() for number in listed if number),
+    )

@@ -1,0 +1,21 @@
+-- name: claim
+SELECT pool_id, line_id, no, token, attempt, op, app_id, x_id, number, direction, ttl_s, a_key, b_key, a_sealed,
+       b_sealed, subscription_id, line_state, created_at
+FROM claim_calls($1, make_interval(secs => $2));
+
+-- name: extend
+SELECT ord FROM extend_calls($1, $2, $3, $4, make_interval(secs => $5), $6, $7, $8);
+
+-- name: settle_bound
+SELECT ord, line_state, confirmed_at, expires_at
+FROM settle_bound($1, $2, $3, $4, $5, $6, make_interval(secs => $7));
+
+-- name: settle_ended
+SELECT ord, ended_at
+FROM settle_ended($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: take_slots
+SELECT at_s, every_s, granted FROM take_slots($1, $2, $3, $4, make_interval(secs => $5));
+
+-- name: sweep
+SELECT expired, withdrawn FROM sweep_lines($1, make_interval(secs => $2));

@@ -1,0 +1,45 @@
+-- What instances cache of apps, callers, keys, pools and numbers.
+
+-- name: version
+SELECT version FROM config_version;
+
+-- name: apps
+SELECT id, name, mode, app_key, secret_sealed, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap,
+       policy, state, state_reason
+FROM app ORDER BY id;
+
+-- name: keys
+SELECT k.key_hash, k.scopes, c.id AS caller_id, c.name AS caller, c.app_id
+FROM api_key AS k JOIN caller AS c ON c.id = k.caller_id
+WHERE k.revoked_at IS NULL;
+
+-- name: pools
+SELECT id, app_id, name, area_code, state FROM pool ORDER BY app_id, name;
+
+-- name: numbers
+SELECT pool_id, x_id, number, state FROM x_number ORDER BY pool_id, x_id;
+
+-- name: add_app
+INSERT INTO app (name, mode, app_key, secret_sealed, base_url, rate, burst, quarantine_s, cap)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, secret_sealed = excluded.secret_sealed
+RETURNING id;
+
+-- name: add_caller
+INSERT INTO caller (app_id, name) VALUES ($1, $2)
+ON CONFLICT (app_id, name) DO UPDATE SET name = excluded.name
+RETURNING id;
+
+-- name: add_key
+INSERT INTO api_key (key_hash, caller_id, place, scopes, hint) VALUES ($1, $2, 1, $3, $4)
+ON CONFLICT (key_hash) DO NOTHING;
+
+-- name: add_pool
+INSERT INTO pool (app_id, name, area_code) VALUES ($1, $2, $3)
+ON CONFLICT (app_id, name) DO UPDATE SET name = excluded.name
+RETURNING id;
+
+-- name: add_number
+INSERT INTO x_number (pool_id, x_id, number)
+VALUES ($1, (SELECT coalesce(max(x.x_id) + 1, 0) FROM x_number AS x WHERE x.pool_id = $1), $2)
+ON CONFLICT (number) DO NOTHING;

@@ -1,0 +1,213 @@
+"""The parent process: owns the sockets, keeps the workers alive, runs the admin listener, counts signals.
+
+Each worker has a SO_REUSEPORT socket of its own that the parent made and keeps: what queued on it while its worker
+died is served by the successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO
+
+import structlog
+from aiohttp import web
+
+from broker.api.health import add_health
+from broker.processes import listen, tell_systemd
+from broker.settings import Settings
+
+log = structlog.get_logger()
+
+_FIRST_RESTART_S = 0.1
+_LONGEST_RESTART_S = 5.0
+_STEADY_S = 10.0
+
+AddRoutes = Callable[[web.Application], None]
+
+
+class CannotServe(Exception):
+    """One sentence for the user."""
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A worker's place: its sockets outlive it."""
+
+    api: socket.socket
+    edge: socket.socket
+    process: Process | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    failures: int = 0
+
+
+class Supervisor:
+    """Runs ``settings.workers`` workers until told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        *,
+        worker_log: IO[bytes] | None = None,
+        admin_routes: AddRoutes | None = None,
+    ) -> None:
+        """``environment`` is the workers'; ``worker_log`` takes their output (None: ours)."""
+        self._settings = settings
+        self._environment = dict(environment)
+        self._worker_log = worker_log
+        self._admin_routes = admin_routes
+        self._seats: list[_Seat] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self._admin: web.AppRunner | None = None
+        self._stopping = False
+        self.api_url = self.admin_url = self.edge_url = ""
+
+    async def start(self) -> None:
+        """Listen, start the workers, and wait until all of them are ready.
+
+        Raises:
+            CannotServe: a port is taken, or the workers do not come up.
+        """
+        settings = self._settings
+        try:
+            apis = _sockets(settings.api_host, settings.api_port, settings.workers)
+            edges = _sockets(settings.edge_host, settings.edge_port, settings.workers)
+            admin = listen(settings.admin_host, settings.admin_port)
+        except OSError as error:
+            raise CannotServe(f"{error}; choose another port.") from None
+        self.api_url, self.edge_url, self.admin_url = _url(apis[0]), _url(edges[0]), _url(admin)
+        self._seats = [_Seat(api, edge) for api, edge in zip(apis, edges, strict=True)]
+        await self._start_admin(admin)
+        self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
+        all_ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
+        done, _ = await asyncio.wait([all_ready, *self._keepers], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        if all_ready not in done:
+            all_ready.cancel()
+            await self.stop()
+            raise CannotServe("The workers did not start; their log says why.")
+        tell_systemd("READY=1")
+
+    async def run_until_signal(self) -> None:
+        """Wait for SIGTERM or SIGINT, then drain; a second signal ends at once."""
+        loop = asyncio.get_running_loop()
+        stop, again = asyncio.Event(), asyncio.Event()
+
+        def heard() -> None:
+            (again if stop.is_set() else stop).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, heard)
+        await stop.wait()
+        tell_systemd("STOPPING=1")
+        stopping = asyncio.create_task(self.stop(), name="stop")
+        waiting = asyncio.create_task(again.wait(), name="second signal")
+        await asyncio.wait([stopping, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            self._signal_all(signal.SIGKILL)
+            await stopping
+        waiting.cancel()
+
+    async def stop(self) -> None:
+        """Drain the workers and close."""
+        self._stopping = True
+        self._signal_all(signal.SIGTERM)
+        _, late = await asyncio.wait(self._keepers, timeout=self._settings.drain_s + 2) if self._keepers else ((), ())
+        if late:
+            log.error("worker_killed", workers=len(late))
+            self._signal_all(signal.SIGKILL)
+            await asyncio.wait(late)
+        if self._admin is not None:
+            await self._admin.cleanup()
+        for seat in self._seats:
+            seat.api.close()
+            seat.edge.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        return [seat.process.pid for seat in self._seats if seat.process is not None]
+
+    async def _keep(self, seat: _Seat) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            began = loop.time()
+            code = await self._run_worker(seat)
+            seat.ready.clear()
+            if self._stopping:
+                return
+            log.error("worker_died", code=code)
+            seat.failures = 0 if loop.time() - began > _STEADY_S else seat.failures + 1
+            await asyncio.sleep(min(_FIRST_RESTART_S * 2**seat.failures, _LONGEST_RESTART_S))
+
+    async def _run_worker(self, seat: _Seat) -> int:
+        ready_read, ready_write = os.pipe()
+        fds = (seat.api.fileno(), seat.edge.fileno(), ready_write)
+        try:
+            seat.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "broker.worker", "--api-fd", str(fds[0]), "--edge-fd", str(fds[1]),
+                "--ready-fd", str(ready_write), "--parent", str(os.getpid()),
+                pass_fds=fds, env=self._environment, stdout=self._worker_log, stderr=self._worker_log,
+            )  # fmt: skip
+        finally:
+            os.close(ready_write)
+        telling = asyncio.create_task(_when_ready(ready_read, seat.ready), name="worker ready")
+        try:
+            return await seat.process.wait()
+        finally:
+            telling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await telling
+
+    async def _start_admin(self, sock: socket.socket) -> None:
+        app = web.Application()
+
+        async def conditions() -> tuple[Mapping[str, bool], Mapping[str, bool]]:
+            return {"workers": all(seat.ready.is_set() for seat in self._seats), "not_draining": not self._stopping}, {}
+
+        add_health(app, conditions)
+        if self._admin_routes is not None:
+            self._admin_routes(app)
+        self._admin = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        await self._admin.setup()
+        await web.SockSite(self._admin, sock).start()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for seat in self._seats:
+            if seat.process is not None and seat.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    seat.process.send_signal(number)
+
+
+async def _when_ready(read_fd: int, ready: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", buffering=0)
+    )
+    try:
+        if await reader.readline():
+            ready.set()
+    finally:
+        transport.close()
+
+
+def _sockets(host: str, port: int, count: int) -> list[socket.socket]:
+    if port:
+        # SO_REUSEPORT would let a second broker of the same user share the port unnoticed.
+        listen(host, port).close()
+    first = listen(host, port, shared=True)
+    chosen = first.getsockname()[1]
+    return [first, *(listen(host, chosen, shared=True) for _ in range(count - 1))]
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

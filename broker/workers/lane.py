@@ -1,0 +1,171 @@
+"""One app's lane to the platform: who sends next, when, and whether anything may be sent at all."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from broker.store.calls import Slots
+from broker.store.database import DatabaseAway
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = structlog.get_logger()
+
+#: A slot used later than this after its time is given up: the bound at the platform stays burst + rate x 50 ms.
+FORFEIT_S = 0.05
+#: How far ahead slots are reserved.
+HORIZON_S = 0.2
+
+TakeSlots = Callable[[int], Awaitable[Slots]]
+
+
+class LaneShut(Exception):
+    """Nothing may be sent for this app until an operator acts; ``reason`` is a stable code."""
+
+    def __init__(self, reason: str) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Lane:
+    """Grants turns in order of urgency, at most ``width`` at a time, at the times that the app's limiter gives.
+
+    ``take_slots(want)`` asks the shared limiter; None = the app has no limit.
+    """
+
+    def __init__(self, name: str, *, width: int, take_slots: TakeSlots | None, rate: float | None) -> None:
+        """Describe the lane; it does nothing until somebody asks for a turn."""
+        self._name = name
+        self._width = width
+        self._take_slots = take_slots
+        self._rate = rate
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = 0
+        self._busy = 0
+        self._paused_until = 0.0
+        self._pump: asyncio.Task[None] | None = None
+        self._digest_failures = 0
+        self.shut: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return len(self._waiting)
+
+    def backlog_s(self) -> float:
+        """Return how long a newcomer would wait, by today's rate; infinite when shut."""
+        if self.shut is not None:
+            return float("inf")
+        pause = max(0.0, self._paused_until - time.monotonic())
+        return pause + (self.waiting / self._rate if self._rate else 0.0)
+
+    @asynccontextmanager
+    async def turn(self, urgency: float) -> AsyncIterator[None]:
+        """Hold one of the lane's places, from the granted moment on.
+
+        Raises:
+            LaneShut: if the lane is shut.
+        """
+        await self._await_turn(urgency)
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if self._waiting:
+                self._wake()
+
+    async def _await_turn(self, urgency: float) -> None:
+        if self.shut is not None:
+            raise LaneShut(self.shut)
+        free = self._busy < self._width and not self._waiting and self._take_slots is None
+        if free and self._paused_until <= time.monotonic():
+            self._busy += 1
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._order += 1
+        heapq.heappush(self._waiting, (urgency, self._order, future))
+        self._wake()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._busy -= 1
+                self._wake()
+            raise
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for that long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        log.warning("lane_paused", app=self._name, seconds=round(seconds, 1))
+
+    def digest_failed(self) -> None:
+        """Count a refused signature; the second one in a row shuts the lane: more would block our source address."""
+        self._digest_failures += 1
+        if self._digest_failures >= 2:  # noqa: PLR2004 - design 3.3
+            self.shut = "platform_bad_secret"
+            log.error("lane_shut", app=self._name, reason=self.shut)
+            while self._waiting:
+                _, _, future = heapq.heappop(self._waiting)
+                if not future.done():
+                    future.set_exception(LaneShut(self.shut))
+
+    def digest_passed(self) -> None:
+        """Take in that the secret works."""
+        self._digest_failures = 0
+
+    def close(self) -> None:
+        """Stop granting."""
+        if self._pump is not None:
+            self._pump.cancel()
+
+    def _wake(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._grant_all(), name=f"lane {self._name}")
+
+    async def _grant_all(self) -> None:
+        while self._waiting and self._busy < self._width:
+            pause = self._paused_until - time.monotonic()
+            if pause > 0:
+                await asyncio.sleep(pause)
+                continue
+            if self._take_slots is None:
+                self._grant_one()
+                continue
+            await self._grant_slots(self._take_slots)
+
+    async def _grant_slots(self, take_slots: TakeSlots) -> None:
+        try:
+            slots = await take_slots(min(len(self._waiting), self._width - self._busy))
+        except DatabaseAway:
+            await asyncio.sleep(random.uniform(0.2, 0.5))  # noqa: S311 - jitter
+            return
+        answered = time.monotonic()
+        if slots.granted == 0:
+            await asyncio.sleep(max(slots.first_s - HORIZON_S / 2, 0.001))
+            return
+        for place in range(slots.granted):
+            due = answered + max(0.0, slots.first_s + place * slots.every_s)
+            wait = due - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if time.monotonic() - due > FORFEIT_S or self._paused_until > time.monotonic():
+                continue
+            self._grant_one()
+
+    def _grant_one(self) -> None:
+        while self._waiting:
+            _, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                self._busy += 1
+                future.set_result(None)
+                return

@@ -1,0 +1,62 @@
+"""Taking over the calls of instances that died, froze or lost the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from broker.clock import boottime
+from broker.domain.phone import PhoneNumber
+from broker.flows.calls import Dispatch, PlatformCall
+from broker.store import calls
+from broker.store.calls import ClaimedCall
+from broker.store.crypto import SealBroken, Vault
+from broker.store.database import Database
+from broker.store.registry import Registry
+
+log = structlog.get_logger()
+
+_SLICE = 200
+
+
+async def rescue(db: Database, vault: Vault, dispatch: Dispatch, registry: Callable[[], Registry], lease_s: float) -> bool:
+    """Take one slice of ownerless calls over; True = there may be more."""
+    asked_at = boottime()
+    claimed = await calls.claim(db, limit=_SLICE, lease_s=lease_s)
+    for found in claimed:
+        if found.app_id not in registry().apps:
+            log.error("call_of_unknown_app", app_id=found.app_id, line=str(found.key.line_id))
+            continue
+        try:
+            dispatch.start(_call(found, vault, lease_until=asked_at + lease_s))
+        except SealBroken:
+            log.exception("call_unreadable", line=str(found.key.line_id))
+    if claimed:
+        log.info("calls_rescued", calls=len(claimed))
+    return len(claimed) == _SLICE
+
+
+def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCall:
+    pool_id, line_id = found.key.pool_id, found.key.line_id
+    return PlatformCall(
+        key=found.key,
+        op=found.op,
+        app_id=found.app_id,
+        x_id=found.x_id,
+        x=found.number,
+        a=PhoneNumber(vault.open("line", "a", pool_id, line_id, found.a_sealed)),
+        b=PhoneNumber(vault.open("line", "b", pool_id, line_id, found.b_sealed)),
+        a_key=found.a_key,
+        b_key=found.b_key,
+        direction=found.direction,
+        ttl_s=found.ttl_s,
+        lease_until=lease_until,
+        urgency=boottime(),
+        subscription_id=found.subscription_id,
+        attempt=found.attempt,
+        # Its owner may have sent it in the moment it died.
+        maybe_sent=True,
+        last_unknown_at=boottime(),
+        unwanted=found.op == "bind" and found.line_state == "releasing",
+    )

@@ -1,0 +1,265 @@
+"""Sending one request for a call that is ours: turn, lease, permit, answer; and waiting without losing the call.
+
+A call belongs to this process as long as its lease lasts. The token fences our tables; the permit, asked after the
+signature was made and directly before the first byte leaves, fences the platform (design 3.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from broker.clock import boottime
+from broker.crashpoints import crashpoint
+from broker.flows.batching import Batcher
+from broker.flows.calls import PlatformCall
+from broker.platform.protocol import Answer, AxbBind, AxbPlatform, Direction, Permit, Verdict
+from broker.store import calls as store
+from broker.store.calls import Extension
+from broker.store.database import Database, DatabaseAway
+from broker.store.registry import App, Registry
+from broker.workers.lane import HORIZON_S, Lane
+
+log = structlog.get_logger()
+
+R = TypeVar("R")
+
+#: No request goes out with less lease left than this; its answer is awaited until a second before the lease's end.
+MIN_LEASE_S = 3.0
+_MARGIN_S = 1.0
+
+
+class NotOurs(Exception):
+    """Somebody else owns the call now: drop it without a trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """All times of platform calls, in seconds."""
+
+    lease_s: float = 8.0
+    http_timeout_s: float = 5.0
+    first_backoff_s: float = 0.1
+    longest_backoff_s: float = 5.0
+    operator_backoff_s: float = 60.0
+    absence_s: float = 60.0  # an unknown bind is given up only after a query this long after the last send
+    conflict_bar_s: float = 86_400.0
+    source_block_s: float = 1_800.0
+    flow_pause_s: tuple[float, float] = (1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    app: App
+    lane: Lane
+    platform: AxbPlatform
+
+
+class Sender:
+    """Lanes, leases and drivers of one process."""
+
+    def __init__(
+        self,
+        db: Database,
+        registry: Callable[[], Registry],
+        platform: Callable[[App], AxbPlatform],
+        *,
+        timing: Timing,
+        width: int,
+    ) -> None:
+        """``platform(app)`` makes the driver of an app; it is made anew when the app's access data change."""
+        self._db = db
+        self._registry = registry
+        self._make_platform = platform
+        self._width = width
+        self._routes: dict[int, _Route] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._extending: Batcher[Extension, bool] = Batcher(
+            "extend", lambda items: store.extend(db, items, lease_s=timing.lease_s), distinct=lambda item: item.key
+        )
+        self.timing = timing
+        self.sent = 0
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    async def bind(self, call: PlatformCall) -> Answer:
+        """Send the bind once."""
+        route = self._route(call.app_id)
+        async with route.lane.turn(call.urgency):
+            await self._lease_to_send(call)
+            call.attempt += 1
+            request = AxbBind(
+                x=call.x,
+                a=call.a.reveal(),
+                b=call.b.reveal(),
+                direction=Direction(call.direction),
+                ttl_s=call.ttl_s,
+                token=call.token,
+            )
+            answer = await route.platform.bind(request, permit=self._permit(call), timeout_s=self._time_to_answer(call))
+        return self._took(route, answer)
+
+    async def unbind(self, call: PlatformCall, subscription_id: str) -> Answer:
+        """Send the unbind of that one subscription once."""
+        route = self._route(call.app_id)
+        async with route.lane.turn(call.urgency):
+            await self._lease_to_send(call)
+            call.attempt += 1
+            answer = await route.platform.unbind(
+                subscription_id, permit=self._permit(call), timeout_s=self._time_to_answer(call)
+            )
+        return self._took(route, answer)
+
+    async def query(self, call: PlatformCall) -> Answer:
+        """Ask once what A has on the call's X; rides in the lane of the call it resolves."""
+        route = self._route(call.app_id)
+        async with route.lane.turn(call.urgency):
+            await self._lease_to_send(call)
+            answer = await route.platform.query(
+                x=call.x, a=call.a.reveal(), permit=self._permit(call), timeout_s=self._time_to_answer(call)
+            )
+        return self._took(route, answer)
+
+    def _permit(self, call: PlatformCall) -> Permit:
+        def still_ours() -> bool:
+            if call.lost or boottime() + MIN_LEASE_S > call.lease_until:
+                return False
+            self.sent += 1
+            # The request is written when the loop turns next.
+            asyncio.get_running_loop().call_soon(crashpoint, "after_send")
+            return True
+
+        return still_ours
+
+    async def _lease_to_send(self, call: PlatformCall) -> None:
+        if call.lost:
+            raise NotOurs
+        if boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
+            await self.extend(call)
+
+    def _time_to_answer(self, call: PlatformCall) -> float:
+        return min(self.timing.http_timeout_s, call.lease_until - boottime() - _MARGIN_S)
+
+    def _took(self, route: _Route, answer: Answer) -> Answer:
+        """Draw the lane's conclusions from an answer."""
+        crashpoint("after_answer")
+        match answer.verdict:
+            case Verdict.DONE:
+                route.lane.digest_passed()
+            case Verdict.FLOW_CONTROL:
+                route.lane.pause(random.uniform(*self.timing.flow_pause_s))  # noqa: S311 - jitter
+            case Verdict.BAD_DIGEST:
+                route.lane.digest_failed()
+            case Verdict.SOURCE_BLOCKED:
+                # The block is on our address, not on the app: everything stops.
+                log.error("platform_source_blocked", seconds=self.timing.source_block_s)
+                for other in self._routes.values():
+                    other.lane.pause(self.timing.source_block_s)
+            case Verdict.CLOCK_SKEW if answer.date_skew_s is not None:
+                log.warning("platform_clock_skew", seconds=round(answer.date_skew_s))
+                route.platform.set_clock_offset(answer.date_skew_s)
+            case _:
+                pass
+        return answer
+
+    # -- keeping the call ------------------------------------------------------------------------------------------
+
+    async def back_off(self, call: PlatformCall, answer: Answer, seconds: float) -> float:
+        """Wait about that long, keeping the call; return the next, longer wait."""
+        log.warning("call_retried", op=call.op, verdict=answer.verdict.value, http=answer.http, code=answer.code)
+        await self.pause(call, seconds * random.uniform(0.8, 1.2), answer)  # noqa: S311 - jitter
+        return min(seconds * 2, self.timing.longest_backoff_s)
+
+    async def pause(self, call: PlatformCall, seconds: float, answer: Answer | None = None) -> None:
+        """Wait, keeping the call: :meth:`keep` renews its lease meanwhile."""
+        await self.extend(call, answer)
+        await asyncio.sleep(seconds)
+        if call.lost:
+            raise NotOurs
+
+    async def extend(self, call: PlatformCall, answer: Answer | None = None) -> None:
+        """Renew the lease and note the last answer.
+
+        Raises:
+            NotOurs: if somebody else has taken the call.
+        """
+        asked_at = boottime()
+        extension = Extension(
+            call.key, call.attempt, answer.http if answer else None, short(answer.code) if answer else None
+        )
+        if not await self._extending.submit(extension):
+            call.lost = True
+            raise NotOurs
+        call.lease_until = max(call.lease_until, asked_at + self.timing.lease_s)
+
+    async def keep(self, calls: Iterable[PlatformCall]) -> None:
+        """Renew the leases that end soon."""
+        soon = boottime() + self.timing.lease_s / 2 + _MARGIN_S
+        due = [call for call in calls if not call.lost and call.lease_until < soon]
+        await asyncio.gather(*(self.extend(call) for call in due), return_exceptions=True)
+
+    async def persist(self, submit: Callable[[], Awaitable[R]]) -> R:
+        """Write an outcome, again and again while the database is away: it is known nowhere else.
+
+        Raises:
+            DatabaseAway: after half a minute; the lease has ended by then and another instance finds out by itself.
+        """
+        for attempt in range(30):
+            try:
+                return await submit()
+            except DatabaseAway:
+                await asyncio.sleep(min(0.1 * 2**attempt, 1.0))
+        return await submit()
+
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def backlog_s(self, app_id: int) -> float:
+        """Return how long a new call of the app would wait for its turn."""
+        return self._route(app_id).lane.backlog_s()
+
+    def waiting(self) -> int:
+        """Return how many calls wait for a turn."""
+        return sum(route.lane.waiting for route in self._routes.values())
+
+    def _route(self, app_id: int) -> _Route:
+        app = self._registry().apps[app_id]
+        route = self._routes.get(app_id)
+        if route is not None and route.app is app:
+            return route
+        access = (app.app_key, app.secret, app.base_url, app.auth_scheme, app.rate, app.burst)
+        if route is not None:
+            old = route.app
+            if access == (old.app_key, old.secret, old.base_url, old.auth_scheme, old.rate, old.burst):
+                self._routes[app_id] = route = _Route(app, route.lane, route.platform)
+                return route
+            task = asyncio.create_task(route.platform.close(), name="close driver")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._routes[app_id] = route = _Route(app, self._new_lane(app), self._make_platform(app))
+        return route
+
+    def _new_lane(self, app: App) -> Lane:
+        rate = app.rate
+        if rate is None:
+            return Lane(app.name, width=self._width, take_slots=None, rate=None)
+
+        async def take_slots(want: int) -> store.Slots:
+            return await store.take_slots(self._db, app.id, want=want, rate=rate, burst=app.burst, horizon_s=HORIZON_S)
+
+        return Lane(app.name, width=self._width, take_slots=take_slots, rate=rate)
+
+    async def close(self) -> None:
+        """Stop granting turns and close connections."""
+        for route in self._routes.values():
+            route.lane.close()
+            await route.platform.close()
+
+
+def short(code: str | None) -> str | None:
+    """Return a platform code cut to what we store."""
+    return code[:32] if code else None
