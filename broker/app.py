@@ -157,7 +157,11 @@ class Worker:
 
     async def _listen(self, app: web.Application, sock: socket.socket) -> None:
         runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=self._settings.drain_s / 2, keepalive_timeout=75
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=self._settings.drain_s / 2,
+            keepalive_timeout=75,
         )
         await runner.setup()
         await web.SockSite(runner, sock, backlog=1024).start()

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 _FIRST_RESTART_S = 0.1
 _LONGEST_RESTART_S = 5.0
 _STEADY_S = 10.0
+_START_S = 20.0
+_HOPELESS = 3  # starts in a row
 
 AddRoutes = Callable[[web.Application], None]
 
@@ -67,7 +69,8 @@ class Supervisor:
         self._seats: list[_Seat] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._admin: web.AppRunner | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._given_up = asyncio.Event()
         self.api_url = self.admin_url = self.edge_url = ""
 
     async def start(self) -> None:
@@ -88,8 +91,10 @@ class Supervisor:
         await self._start_admin(admin)
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
         all_ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
-        done, _ = await asyncio.wait([all_ready, *self._keepers], timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        if all_ready not in done:
+        failing = asyncio.create_task(self._given_up.wait(), name="workers fail")
+        await asyncio.wait([all_ready, failing], timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        failing.cancel()
+        if not all_ready.done():
             all_ready.cancel()
             await self.stop()
             raise CannotServe("The workers did not start; their log says why.")
@@ -117,7 +122,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Drain the workers and close."""
-        self._stopping = True
+        self._stopping.set()
         self._signal_all(signal.SIGTERM)
         _, late = await asyncio.wait(self._keepers, timeout=self._settings.drain_s + 2) if self._keepers else ((), ())
         if late:
@@ -137,14 +142,17 @@ class Supervisor:
 
     async def _keep(self, seat: _Seat) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = loop.time()
             code = await self._run_worker(seat)
+            was_ready = seat.ready.is_set()
             seat.ready.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             log.error("worker_died", code=code)
             seat.failures = 0 if loop.time() - began > _STEADY_S else seat.failures + 1
+            if not was_ready and seat.failures >= _HOPELESS:
+                self._given_up.set()
             await asyncio.sleep(min(_FIRST_RESTART_S * 2**seat.failures, _LONGEST_RESTART_S))
 
     async def _run_worker(self, seat: _Seat) -> int:
@@ -170,7 +178,10 @@ class Supervisor:
         app = web.Application()
 
         async def conditions() -> tuple[Mapping[str, bool], Mapping[str, bool]]:
-            return {"workers": all(seat.ready.is_set() for seat in self._seats), "not_draining": not self._stopping}, {}
+            return {
+                "workers": all(seat.ready.is_set() for seat in self._seats),
+                "not_draining": not self._stopping.is_set(),
+            }, {}
 
         add_health(app, conditions)
         if self._admin_routes is not None:

@@ -27,7 +27,7 @@ from broker.store.registry import App, Pool, Registry
 _LOOK_S = 0.05
 
 
-async def create(request: web.Request, services: Services, heard: Heard) -> Reply:
+async def create(_request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings``."""
     if heard.made is not None:
         return await _made_before(services, heard, heard.made)

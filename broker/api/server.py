@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from broker.api import parse
+from broker.api import parse, problems
 from broker.api.auth import authorize
 from broker.api.context import SERVICES, Heard, Reply, Services
 from broker.api.health import Conditions, add_health
@@ -32,6 +32,7 @@ def build(services: Services, conditions: Conditions) -> web.Application:
     app[SERVICES] = services
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _endpoint(route))
+    app.router.add_get("/problems", problems.page)
     add_health(app, conditions)
     return app
 

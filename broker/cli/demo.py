@@ -47,7 +47,7 @@ def identity(folder: Path) -> Identity:
             api_key=new_key(),
         )
         draft = path.with_suffix(".new")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(orjson.dumps(asdict(made)))
             file.flush()
             os.fsync(file.fileno())

@@ -23,7 +23,7 @@ def main() -> None:
 @click.option("--test-clock", is_flag=True, help="Add POST /test/clock to the admin listener. For tests only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
 def up(state_dir: str | None, port: int, workers: int, test_clock: bool, as_json: bool) -> None:
-    """Run everything on this machine: database, platform emulator, demonstration app, service.
+    r"""Run everything on this machine: database, platform emulator, demonstration app, service.
 
     \b
     Examples:

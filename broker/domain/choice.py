@@ -7,7 +7,7 @@ numbers as first-fit needs, without re-using the same X soonest and heating the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -87,8 +87,8 @@ def choose(
 ) -> Choice | None:
     """Pick an X from ``usable``.
 
-    ``prefix`` is the number of leading X numbers in use lately; ``heat[x]`` the lines X got lately; ``b_key`` names B in
-    A's history. Returns ``None`` if nothing is usable.
+    ``prefix`` is the number of leading X numbers in use lately; ``heat[x]`` the lines X got lately; ``b_key`` names B
+    in A's history. Returns ``None`` if nothing is usable.
     """
     if not usable:
         return None

@@ -6,6 +6,7 @@ docs/decisions/0003-emulator-wire-server.md has the figures against ``aiohttp.we
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 import struct
@@ -40,6 +41,17 @@ _HEADERS: Final = {
     for spelling in (name, name.lower())
 }
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+@functools.lru_cache(maxsize=64)
+def _head(http: int, second: int, *, has_body: bool, keep_alive: bool) -> bytes:
+    """Return an answer's head up to the length of its body."""
+    kind = "Content-Type: application/json;charset=utf-8\r\n" if has_body else ""
+    return (
+        f"HTTP/1.1 {http} {_REASONS.get(http, 'Unknown')}\r\n"
+        f"Date: {http_date(second * 1000)}\r\n{kind}"
+        f"Connection: {'keep-alive' if keep_alive else 'close'}\r\nContent-Length: "
+    ).encode("ascii")
 
 
 class WireListener:
@@ -223,16 +235,9 @@ class WireConnection(asyncio.Protocol):
 
     def _answer(self, request: WireRequest, handling: Handling) -> None:
         body = handling.body
-        kind = "Content-Type: application/json;charset=utf-8\r\n" if body else ""
-        self._transport.write(
-            (
-                f"HTTP/1.1 {handling.http} {_REASONS.get(handling.http, 'Unknown')}\r\n"
-                f"Date: {http_date(self._listener.clock.now_ms())}\r\n{kind}"
-                f"Content-Length: {len(body)}\r\n"
-                f"Connection: {'keep-alive' if request.keep_alive else 'close'}\r\n\r\n"
-            ).encode("ascii")
-            + body
-        )
+        second = self._listener.clock.now_ms() // 1000
+        head = _head(handling.http, second, has_body=bool(body), keep_alive=request.keep_alive)
+        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         if not request.keep_alive:
             self._close()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from broker.clock import boottime

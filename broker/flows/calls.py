@@ -47,7 +47,8 @@ class PlatformCall:
 
     ``lease_until`` is on :func:`broker.clock.boottime`; it was counted from before the statement that gave the lease,
     so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
-    ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now. ``unwanted``: released before it was bound: not to be sent anew.
+    ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
+    ``unwanted``: released before it was bound, so not to be sent anew.
     """
 
     key: CallKey

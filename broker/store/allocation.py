@@ -137,7 +137,7 @@ class Rechoice:
 
 
 async def rechoose(db: Database, item: Rechoice, *, mode: LockMode, lease_s: float) -> str:
-    """Return ``won``, ``superseded`` (not ours any more), ``released`` (nobody wants it any more), or why not this X."""
+    """Return ``won``, ``superseded`` (not ours any more), ``released`` (nobody wants it), or why not this X."""
     try:
         row = await db.fetchrow(
             statements("allocation")["rechoose"],

@@ -113,7 +113,7 @@ class Dispatcher:
                 case other:  # pragma: no cover - the table admits no other
                     log.error("call_unknown_op", op=other)
         except LaneShut as shut:
-            log.error("call_left_to_rescue", op=call.op, line=str(call.line_id), reason=shut.reason)
+            log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id), reason=shut.reason)
         except NotOurs:
             log.info("call_lost", op=call.op, line=str(call.line_id))
         except DatabaseAway:
@@ -262,8 +262,8 @@ class Dispatcher:
     async def _released(self, call: PlatformCall, answer: Answer) -> None:
         crashpoint("before_settle")
         ended = Ended(
-            call.key, call.attempt, "released", "released", self._rest_s(call.app_id), answer.verdict.value, answer.http,
-            short(answer.code),
+            call.key, call.attempt, "released", "released", self._rest_s(call.app_id), answer.verdict.value,
+            answer.http, short(answer.code),
         )  # fmt: skip
         at = await self._sender.persist(lambda: self._ended.submit(ended))
         if at is None:

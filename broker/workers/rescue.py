@@ -20,7 +20,9 @@ log = structlog.get_logger()
 _SLICE = 200
 
 
-async def rescue(db: Database, vault: Vault, dispatch: Dispatch, registry: Callable[[], Registry], lease_s: float) -> bool:
+async def rescue(
+    db: Database, vault: Vault, dispatch: Dispatch, registry: Callable[[], Registry], lease_s: float
+) -> bool:
     """Take one slice of ownerless calls over; True = there may be more."""
     asked_at = boottime()
     claimed = await calls.claim(db, limit=_SLICE, lease_s=lease_s)

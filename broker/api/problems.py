@@ -1,0 +1,72 @@
+"""The page that ``type`` of a problem points to."""
+
+from __future__ import annotations
+
+from html import escape
+
+from aiohttp import web
+
+from broker import errors
+
+#: Codes that are used beside the defaults of the classes, each with what to do about it.
+CODES: dict[str, str] = {
+    "malformed_json": "The body is not JSON. Mend the request.",
+    "unauthorized": "No API key, or one that is not known. Send Authorization: Bearer bbk_...",
+    "forbidden": "The key lacks the scope for this operation. Ask an operator.",
+    "not_found": "There is nothing at this path.",
+    "binding_not_found": "No such binding in your app.",
+    "method_not_allowed": "See the Allow header.",
+    "pool_exhausted": "No X of the allowed pools may be given to this pair now; reasons counts why. "
+    "Try other areas, or later.",
+    "idempotency_in_progress": "The first request with this Idempotency-Key is still being carried out. "
+    "Repeat it after Retry-After.",
+    "idempotency_key_reused": "This Idempotency-Key belongs to another request. Use a fresh one.",
+    "body_too_large": "The body is over the limit.",
+    "compressed_body": "Send the body without Content-Encoding.",
+    "validation_failed": "errors names every bad field by its JSON Pointer.",
+    "platform_rejected_request": "The platform did not accept the numbers or options. Mend the request.",
+    "platform_refused": "The platform refused because of how the app is set up. An operator must act.",
+    "app_suspended": "The platform has suspended the app. An operator must act; try again later.",
+    "overloaded": "Too much is waiting. Nothing was accepted; try again after Retry-After.",
+    "database_unavailable": "The database did not answer. Try again after Retry-After, with the same Idempotency-Key.",
+    "change_in_progress": "The binding is being changed at this moment. Try again.",
+    "unavailable": "Try again after Retry-After.",
+    "bad_request": "The request cannot be read.",
+    "conflict": "The state of things forbids it now.",
+    "unsupported_media_type": "Send plain JSON.",
+    "internal_error": "Something went wrong on our side; instance names the request in our log.",
+}
+
+
+async def page(_request: web.Request) -> web.Response:
+    """``GET /problems``."""
+    rows = "".join(
+        f'<tr id="{code}"><td><code>{code}</code></td><td>{_status(code)}</td><td>{escape(words)}</td></tr>'
+        for code, words in CODES.items()
+    )
+    return web.Response(
+        text="<!doctype html><html lang=en><meta charset=utf-8><title>Problems</title>"
+        "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui;margin:2rem;max-width:60rem}"
+        "td{padding:.3rem .8rem;vertical-align:top}:target{outline:2px solid}</style>"
+        f"<h1>Problems</h1><table><tr><th>code<th>status<th>what to do</tr>{rows}</table>",
+        content_type="text/html",
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+    )
+
+
+def _status(code: str) -> int:
+    defaults = {problem.default_code: problem.status for problem in errors.ALL}
+    return defaults.get(code) or _OTHER[code]
+
+
+_OTHER = {
+    "malformed_json": 400,
+    "binding_not_found": 404,
+    "idempotency_in_progress": 409,
+    "idempotency_key_reused": 422,
+    "compressed_body": 415,
+    "app_suspended": 503,
+    "overloaded": 503,
+    "database_unavailable": 503,
+    "change_in_progress": 503,
+}
