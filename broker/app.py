@@ -14,6 +14,7 @@ from broker.api.context import Limits, Services
 from broker.api.health import add_health
 from broker.api.server import build
 from broker.clock import boottime
+from broker.errors import Problem
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
@@ -28,6 +29,7 @@ from broker.store.crypto import Vault, parse_data_keys, parse_index_key
 from broker.store.database import Database
 from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
+from broker.store.statements import statements
 from broker.workers.dispatch import Dispatcher
 from broker.workers.rescue import rescue
 from broker.workers.sender import Sender, Timing
@@ -65,6 +67,7 @@ class Worker:
         """Connect, load the configuration, begin the services, then listen."""
         settings = self._settings
         await self._db.open()
+        await self._check_lock_table()
         self._registry = await registry.load(self._db, self._vault)
         timing = Timing(
             lease_s=settings.lease_s,
@@ -106,6 +109,18 @@ class Worker:
         for service in self._periodic:
             await service.stop()
         await self._db.close()
+
+    async def _check_lock_table(self) -> None:
+        """Refuse to start when this worker's batches alone could fill half of the server's lock table."""
+        settings = self._settings
+        wanted = 2 * settings.batch_size * settings.batches_in_flight
+        row = await self._db.fetchrow(statements("config")["lock_table"])
+        room = int(row["room"]) if row else 0
+        if 2 * wanted > room:
+            raise Problem(
+                f"{wanted} advisory locks may be taken at once, but the server has room for {room} in all: raise "
+                "max_locks_per_transaction, or lower BROKER_BATCH_SIZE or BROKER_BATCHES_IN_FLIGHT"
+            )
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
 -- name: version
 SELECT version FROM config_version;
 
+-- name: lock_table
+SELECT current_setting('max_locks_per_transaction')::integer * current_setting('max_connections')::integer AS room;
+
 -- name: apps
 SELECT id, name, mode, app_key, secret_sealed, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap,
        policy, state, state_reason
