@@ -101,6 +101,7 @@ CREATE TABLE line (
   id              uuid NOT NULL,
   app_id          integer NOT NULL,
   x_id            integer NOT NULL,
+  x_key           bigint GENERATED ALWAYS AS (pool_id::bigint * 100000 + x_id) STORED,
   seat            smallint,
   state           text NOT NULL CHECK (state IN ('pending', 'active', 'releasing', 'released', 'failed')),
   direction       text NOT NULL CHECK (direction IN ('both', 'a_to_b', 'b_to_a')),
@@ -117,6 +118,7 @@ CREATE TABLE line (
   PRIMARY KEY (pool_id, id)
 ) WITH (fillfactor = 75);
 COMMENT ON TABLE line IS 'What the platform holds: X, two parties, a subscription. Ends with its last binding.';
+COMMENT ON COLUMN line.x_key IS 'The X as one number: a look-up by it fits one index only, whatever the planner believes of the table.';
 COMMENT ON COLUMN line.seat IS 'Place 0..cap-1 on the X while the line lives; null once ended. Unique per X: the cap is exact without a counter.';
 COMMENT ON COLUMN line.calls IS 'Number of the newest platform call of this line.';
 COMMENT ON COLUMN line.a_key IS 'Keyed 64-bit hash of A: for exclusion; where a match selects, the decrypted number is compared.';
@@ -124,7 +126,7 @@ COMMENT ON COLUMN line.sweep_at IS 'When the sweep looks at the line: never late
 COMMENT ON COLUMN line.confirmed_at IS 'When the platform''s confirmation was committed; null = the platform may not know it.';
 COMMENT ON COLUMN line.a_sealed IS 'A, encrypted (associated data: line, a, pool_id, id).';
 COMMENT ON COLUMN line.subscription_id IS 'The platform''s id of the binding.';
-CREATE UNIQUE INDEX line_seat ON line (pool_id, x_id, seat) WHERE seat IS NOT NULL;
+CREATE UNIQUE INDEX line_seat ON line (x_key, seat) WHERE seat IS NOT NULL;
 CREATE INDEX line_sweep ON line (sweep_at) WHERE sweep_at IS NOT NULL;
 
 CREATE TABLE binding (
@@ -148,7 +150,9 @@ COMMENT ON TABLE binding IS 'One order''s claim on a line.';
 COMMENT ON COLUMN binding.reason IS 'Why it ended or failed: released, expired, withdrawn, or a stable code.';
 COMMENT ON COLUMN binding.expires_at IS 'Confirmation + ttl_s; null while pending and for ttl_s 0.';
 COMMENT ON COLUMN binding.user_data IS 'The order system''s own words. Never sent to the platform.';
-CREATE INDEX binding_line ON binding (pool_id, line_id);
+-- Without pool_id: a look-up that named it would fit the primary key's first column too, and a planner that believes the
+-- table to be empty cannot tell which is better. Line ids are unique by themselves.
+CREATE INDEX binding_line ON binding (line_id);
 
 CREATE TABLE slot (
   pool_id         integer NOT NULL,

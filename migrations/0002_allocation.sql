@@ -1,4 +1,26 @@
--- Allocation: the second of its two statements. No client round trip happens while anything is locked.
+-- Allocation in two statements; no client round trip happens while anything is locked.
+--
+-- All hot statements are PL/pgSQL functions that tell the planner to go by index: on tables that were empty a moment ago
+-- its statistics lag, and a plan that reads whole tables, once cached, costs 100 times as much after 5,000 rows.
+
+CREATE FUNCTION histories(p_pool integer[], p_party bigint[])
+RETURNS TABLE (pool_id integer, party_key bigint, x_id integer, counterpart_key bigint, live boolean, held boolean,
+               until_s double precision)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := broker_now();
+BEGIN
+  RETURN QUERY
+  SELECT s.pool_id, s.party_key, s.x_id, s.counterpart_key, s.until = 'infinity', s.until > v_now,
+         CASE WHEN s.until = 'infinity' THEN 0 ELSE extract(epoch FROM s.until)::double precision END
+  FROM (SELECT DISTINCT u.pool_id, u.party_key FROM unnest(p_pool, p_party) AS u (pool_id, party_key)) AS i
+  JOIN slot AS s ON s.pool_id = i.pool_id AND s.party_key = i.party_key;
+END
+$$;
+COMMENT ON FUNCTION histories(integer[], bigint[]) IS
+  'What each (pool, party) is behind (live), rests on (held) and had: a row per X, with the end of its rest.';
 
 CREATE FUNCTION party_lock(pool_id integer, party_key bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -46,122 +68,133 @@ CREATE FUNCTION reserve(
   p_key_hash bytea[], p_key_token integer[]
 ) RETURNS TABLE (ord integer, outcome text, created_at timestamptz)
 LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
   busy bigint[];
   v_now timestamptz;
-  ords integer[];
   outcomes text[];
+  seats smallint[];
 BEGIN
   busy := lock_parties(p_pool, p_a, p_b, p_mode);
   -- A new statement from here on: it sees what was committed before the locks were ours.
   v_now := broker_now();
-  WITH item AS MATERIALIZED (
-    SELECT i.* FROM unnest(p_pool, p_x, p_cap, p_app, p_caller, p_line, p_binding, p_a, p_b, p_a_sealed, p_b_sealed,
-                           p_direction, p_ttl, p_order, p_user_data, p_metadata, p_key_hash, p_key_token) WITH ORDINALITY
-      AS i (pool_id, x_id, cap, app_id, caller_id, line_id, binding_id, a_key, b_key, a_sealed, b_sealed,
-            direction, ttl_s, order_id, user_data, metadata, key_hash, key_token, ord)
-  ),
-  judged AS MATERIALIZED (
-    SELECT i.*, CASE
+  -- OFFSET 0 in an EXISTS keeps it a look-up of one key; without it the planner may hash the whole table instead.
+  WITH judged AS MATERIALIZED (
+    SELECT i.ord, i.pool_id, i.x_id, i.cap, CASE
       WHEN party_lock(i.pool_id, i.a_key) = ANY (busy) OR party_lock(i.pool_id, i.b_key) = ANY (busy) THEN 'busy'
       WHEN (SELECT x.state FROM x_number AS x WHERE x.pool_id = i.pool_id AND x.x_id = i.x_id) IS DISTINCT FROM 'open'
         OR (SELECT p.state FROM pool AS p WHERE p.id = i.pool_id) IS DISTINCT FROM 'open' THEN 'closed'
       WHEN EXISTS (
-        SELECT FROM (VALUES (i.a_key, i.b_key), (i.b_key, i.a_key)) AS v (own, other)
-        JOIN slot AS s ON s.pool_id = i.pool_id AND s.party_key = v.own AND s.x_id = i.x_id
-        WHERE s.until = 'infinity' OR (s.until > v_now AND s.counterpart_key <> v.other)) THEN 'barred'
+          SELECT FROM slot AS s WHERE s.pool_id = i.pool_id AND s.party_key = i.a_key AND s.x_id = i.x_id
+          AND (s.until = 'infinity' OR (s.until > v_now AND s.counterpart_key <> i.b_key)) OFFSET 0)
+        OR EXISTS (
+          SELECT FROM slot AS s WHERE s.pool_id = i.pool_id AND s.party_key = i.b_key AND s.x_id = i.x_id
+          AND (s.until = 'infinity' OR (s.until > v_now AND s.counterpart_key <> i.a_key)) OFFSET 0) THEN 'barred'
       WHEN i.key_hash IS NOT NULL AND NOT EXISTS (
         SELECT FROM idempotency AS d
         WHERE d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
-          AND d.token = i.key_token AND d.status IS NULL) THEN 'superseded'
-      ELSE 'fit' END AS outcome
-    FROM item AS i
+          AND d.token = i.key_token AND d.status IS NULL OFFSET 0) THEN 'superseded'
+      END AS loss
+    FROM unnest(p_pool, p_x, p_cap, p_app, p_caller, p_a, p_b, p_key_hash, p_key_token) WITH ORDINALITY
+      AS i (pool_id, x_id, cap, app_id, caller_id, a_key, b_key, key_hash, key_token, ord)
   ),
-  fit AS MATERIALIZED (
-    SELECT j.*, row_number() OVER (PARTITION BY j.pool_id, j.x_id ORDER BY j.ord) AS nth
-    FROM judged AS j WHERE j.outcome = 'fit'
-  ),
-  -- Free seats are probed from a random start: one or two probes while an X is half empty, an exact search when it is full.
   wanted AS MATERIALIZED (
-    SELECT f.pool_id, f.x_id, max(f.cap) AS cap, count(*) AS n, floor(random() * max(f.cap))::integer AS start
-    FROM fit AS f GROUP BY f.pool_id, f.x_id
+    SELECT j.pool_id::bigint * 100000 + j.x_id AS x_key, max(j.cap) AS cap, floor(random() * max(j.cap))::integer AS start,
+           array_agg(j.ord ORDER BY j.ord) AS ords
+    FROM judged AS j WHERE j.loss IS NULL GROUP BY j.pool_id, j.x_id
   ),
-  free AS MATERIALIZED (
-    SELECT w.pool_id, w.x_id, s.seat, row_number() OVER (PARTITION BY w.pool_id, w.x_id) AS nth
-    FROM wanted AS w CROSS JOIN LATERAL (
-      SELECT (w.start + g) % w.cap AS seat FROM generate_series(0, w.cap - 1) AS g
+  -- Free seats are probed from a random start, one after the other until enough are found (which is why
+  -- generate_series stands in the select list): one or two probes while an X is half empty, an exact search when it is full.
+  seated AS (
+    SELECT u.ord, u.seat FROM wanted AS w CROSS JOIN LATERAL unnest(w.ords, ARRAY(
+      SELECT g.seat FROM (SELECT ((w.start + generate_series(0, w.cap - 1)) % w.cap)::smallint AS seat) AS g
       WHERE NOT EXISTS (
-        SELECT FROM line AS l
-        WHERE l.pool_id = w.pool_id AND l.x_id = w.x_id AND l.seat = ((w.start + g) % w.cap)::smallint OFFSET 0)
-      LIMIT w.n) AS s
-  ),
-  seated AS MATERIALIZED (
-    SELECT f.*, r.seat FROM fit AS f JOIN free AS r USING (pool_id, x_id, nth)
-  ),
-  keyed AS (
-    UPDATE idempotency AS d SET pool_id = s.pool_id, binding_id = s.binding_id
-    FROM seated AS s
-    WHERE s.key_hash IS NOT NULL AND d.app_id = s.app_id AND d.caller_id = s.caller_id AND d.key_hash = s.key_hash
-      AND d.token = s.key_token AND d.status IS NULL AND (d.binding_id IS NULL OR d.binding_id = s.binding_id)
-    RETURNING s.ord
-  ),
-  new_line AS (
-    INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key, sweep_at,
-                      a_sealed, b_sealed)
-    SELECT s.pool_id, s.line_id, s.app_id, s.x_id, s.seat, 'pending', s.direction, 1, s.ttl_s, s.a_key, s.b_key,
-           CASE WHEN s.ttl_s > 0 THEN v_now + s.ttl_s * interval '1 second' END, s.a_sealed, s.b_sealed
-    FROM seated AS s
-    WHERE s.key_hash IS NULL OR s.ord IN (SELECT k.ord FROM keyed AS k)
-    ORDER BY s.pool_id, s.x_id, s.seat
-    ON CONFLICT (pool_id, x_id, seat) WHERE seat IS NOT NULL DO NOTHING
-    RETURNING line.pool_id, line.id
-  ),
-  won AS MATERIALIZED (
-    SELECT s.* FROM seated AS s JOIN new_line AS n ON n.pool_id = s.pool_id AND n.id = s.line_id
-  ),
-  new_slot AS (
-    INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
-    SELECT w.pool_id, w.x_id, v.own, v.other, 'infinity', w.line_id
-    FROM won AS w CROSS JOIN LATERAL (VALUES (w.a_key, w.b_key), (w.b_key, w.a_key)) AS v (own, other)
-    ORDER BY w.pool_id, v.own, w.x_id
-    ON CONFLICT (pool_id, party_key, x_id) DO UPDATE
-      SET counterpart_key = excluded.counterpart_key, until = excluded.until, line_id = excluded.line_id
-      WHERE slot.until <> 'infinity' AND (slot.until <= v_now OR slot.counterpart_key = excluded.counterpart_key)
-    RETURNING slot.pool_id, slot.line_id
-  ),
-  new_binding AS (
-    INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, order_id, user_data, metadata)
-    SELECT w.pool_id, w.binding_id, w.app_id, w.caller_id, w.line_id, 'pending', w.ttl_s, v_now, w.order_id, w.user_data,
-           w.metadata::jsonb
-    FROM won AS w
-  ),
-  new_call AS (
-    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
-    SELECT w.pool_id, w.line_id, 1, w.app_id, 'bind', clock_timestamp() + p_lease, v_now FROM won AS w
+        SELECT FROM line AS l WHERE l.x_key = w.x_key AND l.seat = g.seat OFFSET 0)
+      LIMIT cardinality(w.ords))) AS u (ord, seat)
   ),
   verdict AS (
-    SELECT j.ord::integer AS ord, CASE
-      WHEN j.outcome <> 'fit' THEN j.outcome
-      WHEN s.ord IS NULL THEN 'full'
-      WHEN s.key_hash IS NOT NULL AND k.ord IS NULL THEN 'superseded'
-      WHEN w.ord IS NULL THEN 'busy'
-      WHEN h.slots = 2 THEN 'won'
-      ELSE 'torn' END AS outcome
-    FROM judged AS j
-    LEFT JOIN seated AS s ON s.ord = j.ord
-    LEFT JOIN keyed AS k ON k.ord = j.ord
-    LEFT JOIN won AS w ON w.ord = j.ord
-    LEFT JOIN (SELECT n.pool_id, n.line_id, count(*) AS slots FROM new_slot AS n GROUP BY n.pool_id, n.line_id) AS h
-      ON h.pool_id = j.pool_id AND h.line_id = j.line_id
+    SELECT j.ord, j.loss, NULL::smallint AS seat FROM judged AS j WHERE j.loss IS NOT NULL
+    UNION ALL
+    SELECT s.ord, CASE WHEN s.seat IS NULL THEN 'full' END, s.seat FROM seated AS s
   )
-  SELECT array_agg(v.ord ORDER BY v.ord), array_agg(v.outcome ORDER BY v.ord) INTO ords, outcomes FROM verdict AS v;
-  IF 'torn' = ANY (outcomes) THEN
-    -- Only without the locks: somebody took a slot in the meantime. Nothing of this batch stays; the rest is sent again.
-    RAISE EXCEPTION 'slot taken meanwhile' USING ERRCODE = 'BB001',
-      DETAIL = (SELECT string_agg(t.o::text, ',') FROM unnest(ords, outcomes) AS t (o, r) WHERE t.r = 'torn');
+  SELECT array_agg(v.loss ORDER BY v.ord), array_agg(v.seat ORDER BY v.ord) INTO outcomes, seats FROM verdict AS v;
+
+  IF array_position(outcomes, NULL) IS NOT NULL THEN
+    -- Membership is tested in the form (… IN (SELECT …)) IS TRUE, which is one hash table and not a join of lists.
+    WITH item AS MATERIALIZED (
+      SELECT i.* FROM unnest(p_pool, p_x, p_app, p_caller, p_line, p_binding, p_a, p_b, p_a_sealed, p_b_sealed,
+                             p_direction, p_ttl, p_order, p_user_data, p_metadata, p_key_hash, p_key_token, seats)
+        WITH ORDINALITY
+        AS i (pool_id, x_id, app_id, caller_id, line_id, binding_id, a_key, b_key, a_sealed, b_sealed,
+              direction, ttl_s, order_id, user_data, metadata, key_hash, key_token, seat, ord)
+      WHERE i.seat IS NOT NULL
+    ),
+    keyed AS (
+      UPDATE idempotency AS d SET pool_id = i.pool_id, binding_id = i.binding_id
+      FROM item AS i
+      WHERE i.key_hash IS NOT NULL AND d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
+        AND d.token = i.key_token AND d.status IS NULL AND (d.binding_id IS NULL OR d.binding_id = i.binding_id)
+      RETURNING i.ord
+    ),
+    new_line AS (
+      INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key, sweep_at,
+                        a_sealed, b_sealed)
+      SELECT i.pool_id, i.line_id, i.app_id, i.x_id, i.seat, 'pending', i.direction, 1, i.ttl_s, i.a_key, i.b_key,
+             CASE WHEN i.ttl_s > 0 THEN v_now + i.ttl_s * interval '1 second' END, i.a_sealed, i.b_sealed
+      FROM item AS i
+      WHERE i.key_hash IS NULL OR i.ord IN (SELECT k.ord FROM keyed AS k)
+      ORDER BY i.pool_id, i.x_id, i.seat
+      ON CONFLICT (x_key, seat) WHERE seat IS NOT NULL DO NOTHING
+      RETURNING line.pool_id, line.id, line.app_id, line.x_id, line.a_key, line.b_key
+    ),
+    new_slot AS (
+      -- Two claims of one batch for the same party and X: the first in order gets the slot, the other is torn.
+      INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
+      SELECT DISTINCT ON (n.pool_id, v.own, n.x_id) n.pool_id, n.x_id, v.own, v.other, 'infinity'::timestamptz, n.id
+      FROM new_line AS n CROSS JOIN LATERAL (VALUES (n.a_key, n.b_key), (n.b_key, n.a_key)) AS v (own, other)
+      ORDER BY n.pool_id, v.own, n.x_id, n.id
+      ON CONFLICT (pool_id, party_key, x_id) DO UPDATE
+        SET counterpart_key = excluded.counterpart_key, until = excluded.until, line_id = excluded.line_id
+        WHERE slot.until <> 'infinity' AND (slot.until <= v_now OR slot.counterpart_key = excluded.counterpart_key)
+      RETURNING slot.line_id
+    ),
+    new_binding AS (
+      INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, order_id, user_data, metadata)
+      SELECT i.pool_id, i.binding_id, i.app_id, i.caller_id, i.line_id, 'pending', i.ttl_s, v_now, i.order_id, i.user_data,
+             i.metadata::jsonb
+      FROM item AS i WHERE (i.line_id IN (SELECT n.id FROM new_line AS n)) IS TRUE
+    ),
+    new_call AS (
+      INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
+      SELECT n.pool_id, n.id, 1, n.app_id, 'bind', clock_timestamp() + p_lease, v_now FROM new_line AS n
+    ),
+    verdict AS (
+      SELECT o.ord, CASE
+        WHEN o.loss IS NOT NULL THEN o.loss
+        WHEN p_key_hash[o.ord] IS NOT NULL AND (o.ord IN (SELECT k.ord FROM keyed AS k)) IS NOT TRUE THEN 'superseded'
+        WHEN (o.line_id IN (SELECT n.id FROM new_line AS n)) IS NOT TRUE THEN 'unseated'
+        WHEN (o.line_id IN (SELECT n.line_id FROM new_slot AS n GROUP BY n.line_id HAVING count(*) = 2)) IS TRUE THEN 'won'
+        ELSE 'torn' END AS outcome
+      FROM unnest(outcomes, p_line) WITH ORDINALITY AS o (loss, line_id, ord)
+    )
+    SELECT array_agg(v.outcome ORDER BY v.ord) INTO outcomes FROM verdict AS v;
+    IF 'torn' = ANY (outcomes) THEN
+      -- Without the locks somebody took a slot in the meantime. Nothing of this batch stays; the rest is sent again.
+      RAISE EXCEPTION 'slot taken meanwhile' USING ERRCODE = 'BB001',
+        DETAIL = (SELECT string_agg(t.ord::text, ',') FROM unnest(outcomes) WITH ORDINALITY AS t (r, ord) WHERE t.r = 'torn');
+    END IF;
+    IF 'unseated' = ANY (outcomes) THEN
+      -- Another batch took the seat: a moment later there will be another one. The key must not name what was not made.
+      UPDATE idempotency AS d SET pool_id = NULL, binding_id = NULL
+      FROM unnest(outcomes, p_app, p_caller, p_key_hash, p_key_token, p_binding)
+        AS i (outcome, app_id, caller_id, key_hash, key_token, binding_id)
+      WHERE i.outcome = 'unseated' AND d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
+        AND d.token = i.key_token AND d.binding_id = i.binding_id;
+      outcomes := array_replace(outcomes, 'unseated', 'busy');
+    END IF;
   END IF;
-  RETURN QUERY SELECT t.o, t.r, v_now FROM unnest(ords, outcomes) AS t (o, r);
+  RETURN QUERY SELECT t.ord::integer, t.r, v_now FROM unnest(outcomes) WITH ORDINALITY AS t (r, ord);
 END
 $$;
 COMMENT ON FUNCTION reserve IS
@@ -172,7 +205,7 @@ CREATE FUNCTION rechoose(
   p_outcome text, p_http smallint, p_code text,
   p_x integer, p_cap integer, p_line uuid, p_a_sealed bytea, p_b_sealed bytea
 ) RETURNS text
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
   old line;
@@ -190,7 +223,7 @@ BEGIN
   UPDATE slot AS s SET until = broker_now() + p_bar
   FROM (VALUES (old.a_key), (old.b_key)) AS v (party_key)
   WHERE s.pool_id = p_pool AND s.party_key = v.party_key AND s.x_id = old.x_id AND s.line_id = p_old_line;
-  SELECT b.* INTO bound FROM binding AS b WHERE b.pool_id = p_pool AND b.line_id = p_old_line FOR UPDATE;
+  SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line FOR UPDATE;
   IF bound.state = 'releasing' THEN
     UPDATE binding AS b SET state = 'released', reason = coalesce(b.reason, 'released'), ended_at = broker_now()
     WHERE b.pool_id = p_pool AND b.id = bound.id;

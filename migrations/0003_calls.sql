@@ -5,8 +5,11 @@ CREATE FUNCTION claim_calls(p_limit integer, p_lease interval)
 RETURNS TABLE (pool_id integer, line_id uuid, no smallint, token integer, attempt smallint, op text, app_id integer,
                x_id integer, number text, direction text, ttl_s integer, a_key bigint, b_key bigint,
                a_sealed bytea, b_sealed bytea, subscription_id text, line_state text, created_at timestamptz)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   WITH due AS MATERIALIZED (
     SELECT c.pool_id, c.line_id, c.no FROM platform_call AS c
     WHERE c.state = 'open' AND c.claimable_at <= clock_timestamp()
@@ -22,30 +25,38 @@ AS $$
          l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id, l.state, c.created_at
   FROM claimed AS c
   JOIN line AS l ON l.pool_id = c.pool_id AND l.id = c.line_id
-  JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
+  JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id;
+END
 $$;
 COMMENT ON FUNCTION claim_calls IS 'Takes over calls whose owner''s lease has ended; what their owner may have sent is unknown.';
 
 CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease interval,
                              p_attempt smallint[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   UPDATE platform_call AS c
   SET claimable_at = clock_timestamp() + p_lease, attempt = i.attempt,
       http = coalesce(i.http, c.http), code = coalesce(i.code, c.code)
   FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
     AS i (pool_id, line_id, no, token, attempt, http, code, ord)
   WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.state = 'open'
-  RETURNING i.ord::integer
+  RETURNING i.ord::integer;
+END
 $$;
 COMMENT ON FUNCTION extend_calls IS 'Renews leases (and notes the last answer). What is not returned belongs to somebody else now.';
 
 CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
                              p_subscription text[], p_lease interval)
 RETURNS TABLE (ord integer, line_state text, confirmed_at timestamptz, expires_at timestamptz)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
   call AS (
     UPDATE platform_call AS c
@@ -67,14 +78,15 @@ AS $$
   ),
   live AS (
     UPDATE binding AS b SET state = 'active', expires_at = bound.expires_at
-    FROM bound WHERE b.pool_id = bound.pool_id AND b.line_id = bound.id AND bound.state = 'active' AND b.state = 'pending'
+    FROM bound WHERE b.line_id = bound.id AND bound.state = 'active' AND b.state = 'pending'
   ),
   undo AS (
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
     SELECT bound.pool_id, bound.id, bound.calls, bound.app_id, 'unbind', clock_timestamp() + p_lease, clock.now
     FROM bound, clock WHERE bound.state = 'releasing'
   )
-  SELECT bound.ord::integer, bound.state, bound.confirmed_at, bound.expires_at FROM bound
+  SELECT bound.ord::integer, bound.state, bound.confirmed_at, bound.expires_at FROM bound;
+END
 $$;
 COMMENT ON FUNCTION settle_bound IS
   'The platform holds these lines. Returns those that were still ours to settle, with the line''s state: active, or releasing when it was released meanwhile (call no + 1, token 1, is then ours to send).';
@@ -82,8 +94,11 @@ COMMENT ON FUNCTION settle_bound IS
 CREATE FUNCTION settle_ended(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
                              p_state text[], p_reason text[], p_rest_s double precision[], p_outcome text[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer, ended_at timestamptz)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
   call AS (
     UPDATE platform_call AS c
@@ -110,17 +125,21 @@ AS $$
     SET state = ended.state, ended_at = clock.now,
         reason = CASE WHEN b.state = 'releasing' THEN coalesce(b.reason, 'released') ELSE ended.reason END
     FROM ended, clock
-    WHERE b.pool_id = ended.pool_id AND b.line_id = ended.id AND b.state IN ('pending', 'active', 'releasing')
+    WHERE b.line_id = ended.id AND b.state IN ('pending', 'active', 'releasing')
   )
-  SELECT ended.ord::integer, clock.now FROM ended, clock
+  SELECT ended.ord::integer, clock.now FROM ended, clock;
+END
 $$;
 COMMENT ON FUNCTION settle_ended IS
   'The platform certainly does not hold these lines: ends line and bindings, and lets both parties rest on the X for p_rest_s seconds.';
 
 CREATE FUNCTION release_bindings(p_pool integer[], p_binding uuid[], p_app integer[], p_reason text, p_lease interval)
 RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, number text, subscription_id text)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
   asked AS MATERIALIZED (
     SELECT i.ord, b.pool_id, b.id, b.line_id
@@ -148,15 +167,19 @@ AS $$
   )
   SELECT e.ord::integer, e.id, e.calls, CASE WHEN e.confirmed_at IS NULL THEN 'pending' ELSE 'active' END,
          x.number, e.subscription_id
-  FROM ending AS e JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id
+  FROM ending AS e JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id;
+END
 $$;
 COMMENT ON FUNCTION release_bindings IS
   'Begins the release. Returned with line_state active: an unbind call (no, token 1) is ours to send. With pending: the bind is still under way, its settling sends the unbind. Not returned: nothing to release.';
 
 CREATE FUNCTION sweep_lines(p_limit integer, p_grace interval)
 RETURNS TABLE (expired bigint, withdrawn bigint)
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
   WITH clock AS MATERIALIZED (SELECT broker_now() AS now),
   due AS MATERIALIZED (
     SELECT l.pool_id, l.id, l.state, l.expires_at, l.confirmed_at, l.ttl_s
@@ -188,13 +211,14 @@ AS $$
   over AS (
     UPDATE binding AS b SET state = 'released', reason = 'expired', ended_at = clock.now
     FROM ended, clock
-    WHERE b.pool_id = ended.pool_id AND b.line_id = ended.id AND b.state IN ('pending', 'active')
+    WHERE b.line_id = ended.id AND b.state IN ('pending', 'active')
   ),
   withdrawn AS (
     UPDATE binding AS b SET state = 'releasing', reason = 'withdrawn'
-    FROM later WHERE later.state = 'releasing' AND b.pool_id = later.pool_id AND b.line_id = later.id AND b.state = 'pending'
+    FROM later WHERE later.state = 'releasing' AND b.line_id = later.id AND b.state = 'pending'
   )
-  SELECT (SELECT count(*) FROM ended), (SELECT count(*) FROM later WHERE later.state = 'releasing')
+  SELECT (SELECT count(*) FROM ended), (SELECT count(*) FROM later WHERE later.state = 'releasing');
+END
 $$;
 COMMENT ON FUNCTION sweep_lines IS
   'One slice of lines whose time has come: expired ones end (the platform has ended them by itself), and a bind still pending after its ttl is withdrawn.';

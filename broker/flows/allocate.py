@@ -32,8 +32,10 @@ from broker.store.registry import App, Pool, Registry
 
 log = structlog.get_logger()
 
-#: A belief that an X is full lasts this long: seats are freed by other processes too.
+#: A belief that an X is full lasts this long at first, twice as long each time it proves true: other processes free
+#: seats too. Nobody is refused on a belief older than the first span.
 _FULL_S = 0.5
+_LONGEST_FULL_S = 8.0
 #: After this many lost rounds an item goes alone and waits for its locks.
 _PATIENCE = 4
 _HEAT_WINDOW_S = 600.0
@@ -95,6 +97,12 @@ class _Item:
         return (pool_id, self.order.a_key), (pool_id, self.order.b_key)
 
 
+@dataclass(frozen=True, slots=True)
+class _Full:
+    since: float
+    span_s: float
+
+
 @dataclass(slots=True)
 class _PoolMemory:
     """What this process remembers of a pool. Losing it costs nothing but a few better choices."""
@@ -102,16 +110,25 @@ class _PoolMemory:
     prefix: Prefix = field(default_factory=Prefix)
     heat: list[int] = field(default_factory=list)
     cooled_at: float = 0.0
-    full: dict[int, float] = field(default_factory=dict)
+    full: dict[int, _Full] = field(default_factory=dict)
 
     def full_mask(self, now: float) -> int:
         mask = 0
-        for x, until in list(self.full.items()):
-            if until <= now:
-                del self.full[x]
-            else:
+        for x, belief in self.full.items():
+            if belief.since + belief.span_s > now:
                 mask |= 1 << x
         return mask
+
+    def found_full(self, x: int, now: float) -> None:
+        known = self.full.get(x)
+        self.full[x] = _Full(now, min(2 * known.span_s, _LONGEST_FULL_S) if known else _FULL_S)
+
+    def doubt(self, now: float) -> bool:
+        """Forget old beliefs; tell whether there were any."""
+        old = [x for x, belief in self.full.items() if belief.since + _FULL_S <= now]
+        for x in old:
+            del self.full[x]
+        return bool(old)
 
     def warmed(self, size: int, now: float) -> list[int]:
         if len(self.heat) < size:
@@ -297,6 +314,9 @@ class Allocator:
 
     def _next_pool(self, item: _Item, pool: Pool, a: PartyView, b: PartyView) -> None:
         order = item.order
+        if self._memory[pool.id].doubt(time.monotonic()):
+            self._requeue(item)
+            return
         counts = refusal(
             size=len(pool.numbers),
             open_=pool.open_mask if pool.open else 0,
@@ -366,7 +386,7 @@ class Allocator:
                 )
             case _:
                 if outcome in {"full", "closed"}:
-                    memory.full[claim.x_id] = time.monotonic() + _FULL_S
+                    memory.found_full(claim.x_id, time.monotonic())
                 self.lost_rounds += 1
                 self._again(item)
 

@@ -91,7 +91,7 @@ async def reserve(db: Database, claims: Sequence[Claim], *, mode: LockMode, leas
     """Claim all in one statement; the answers are in the order of ``claims``.
 
     Raises:
-        BatchTorn: only without locks, when others took slots meanwhile.
+        BatchTorn: without locks, when others took slots meanwhile; or two claims want the same party on the same X.
         LocksBusy: only with ``LockMode.WAIT``.
     """
     columns = zip(

@@ -1,11 +1,7 @@
 -- name: show
-SELECT b.pool_id, b.id, b.app_id, b.state, b.reason, b.ttl_s, b.created_at, b.expires_at, b.ended_at, b.order_id,
-       b.user_data, b.metadata::text AS metadata, b.line_id, l.x_id, x.number, l.direction, l.a_key, l.b_key, l.a_sealed, l.b_sealed,
-       l.subscription_id
-FROM unnest($1::integer[], $2::uuid[]) AS i (pool_id, id)
-JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
-JOIN line AS l ON l.pool_id = b.pool_id AND l.id = b.line_id
-JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id;
+SELECT pool_id, id, app_id, state, reason, ttl_s, created_at, expires_at, ended_at, order_id, user_data, metadata,
+       line_id, x_id, number, direction, a_key, b_key, a_sealed, b_sealed, subscription_id
+FROM show_bindings($1, $2);
 
 -- name: release
 SELECT ord, line_id, no, line_state, number, subscription_id
