@@ -214,7 +214,7 @@ DECLARE
 BEGIN
   UPDATE platform_call AS c
   SET state = 'settled', settled_at = clock_timestamp(), outcome = p_outcome, http = p_http, code = p_code
-  WHERE c.pool_id = p_pool AND c.line_id = p_old_line AND c.no = p_no AND c.token = p_token AND c.state = 'open';
+  WHERE c.pool_id = p_pool AND c.line_id = p_old_line AND c.no = p_no AND c.token = p_token AND c.settled_at IS NULL;
   IF NOT FOUND THEN
     RETURN 'superseded';
   END IF;
