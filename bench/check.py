@@ -1,0 +1,310 @@
+"""Whether the books agree: database, platform and what clients were told. For quiet moments: nothing may be under way.
+
+Every function returns violations in words with ids; phone numbers are masked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+
+from bench.history import Operation
+from broker.domain.ids import parse_public_id, public_id
+from broker.domain.phone import mask
+from broker.store.crypto import SealBroken, Vault
+
+_PAGE = 10_000
+_LOOK_S = 0.1
+#: What expires about now may be gone in one book and not yet in the other.
+_EXPIRING = timedelta(seconds=5)
+_LIVE = frozenset({"pending", "active", "releasing"})
+
+_OPEN_CALLS = "SELECT count(*) FROM platform_call WHERE state = 'open'"
+_LINES = """
+SELECT l.pool_id, l.id, l.state, l.seat, l.x_id, x.number, l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id,
+       l.confirmed_at, l.expires_at, app.cap
+FROM line AS l JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id JOIN app ON app.id = l.app_id
+"""
+_SLOTS = "SELECT pool_id, x_id, party_key, counterpart_key, line_id FROM slot WHERE until = 'infinity'"
+_BINDINGS = "SELECT pool_id, id, line_id, state FROM binding"
+_APPS = "SELECT app_key FROM app"
+_NOW = "SELECT broker_now()"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One consistent view of the database."""
+
+    now: datetime
+    apps: frozenset[str]
+    lines: Mapping[UUID, asyncpg.Record]
+    slots: Sequence[asyncpg.Record]
+    bindings: Mapping[tuple[int, UUID], asyncpg.Record]
+    open_calls: int
+
+    def expiring(self, line: asyncpg.Record) -> bool:
+        """Tell whether the platform may be ending the line at this moment."""
+        return line["expires_at"] is not None and line["expires_at"] < self.now + _EXPIRING
+
+
+async def check_books(database_url: str, vault: Vault, emulator_admin_url: str, *, settle_s: float = 30.0) -> list[str]:
+    """Compare database and platform once no platform call is open (waiting at most ``settle_s``)."""
+    books = await read_books(database_url, settle_s=settle_s)
+    live = await _pages(emulator_admin_url, "bindings")
+    rows = await _pages(emulator_admin_url, "ledger")
+    violations = within(books)
+    if books.open_calls:
+        violations.append(f"not settled: {books.open_calls} platform calls are still open after {settle_s:g} s")
+    violations.extend(compare(books, vault, live))
+    violations.extend(replay(rows, live))
+    violations.extend(effects(books, rows))
+    return violations
+
+
+async def check_promises(
+    database_url: str, operations: Iterable[Operation], *, settle_s: float = 30.0, expired: bool = False
+) -> list[str]:
+    """Compare what clients were told with the database: nothing confirmed is lost, nothing released lives on.
+
+    ``expired``: bindings may have ended by their lifetime meanwhile.
+    """
+    books = await read_books(database_url, settle_s=settle_s)
+    violations: list[str] = []
+    told = list(operations)
+    touched = {event.binding for event in told if event.op == "release" and event.outcome != "refused"}
+    for event in told:
+        key = parse_public_id(event.binding) if event.binding is not None and event.outcome == "ok" else None
+        if key is None:
+            continue
+        stored = books.bindings.get(key)
+        if stored is None:
+            violations.append(f"lost: binding {event.binding} was answered {event.status} and is not in the database")
+            continue
+        if event.op == "release":
+            if stored["state"] not in {"released", "failed"}:
+                violations.append(f"released binding {event.binding} is {stored['state']}")
+            continue
+        line = books.lines.get(stored["line_id"])
+        if line is None or line["number"] != event.x:
+            violations.append(f"binding {event.binding} has another X in the database than its client was told")
+        may_end = expired or event.binding in touched
+        if stored["state"] != "active" and not may_end:
+            violations.append(f"confirmed binding {event.binding} is {stored['state']}, and nobody released it")
+    return violations
+
+
+async def read_books(database_url: str, *, settle_s: float) -> Books:
+    """Wait until no platform call is open, then read everything in one snapshot."""
+    db = await asyncpg.connect(database_url)
+    try:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + settle_s
+        while await db.fetchval(_OPEN_CALLS) and loop.time() < give_up:  # noqa: ASYNC110 - another process settles
+            await asyncio.sleep(_LOOK_S)
+        async with db.transaction(isolation="repeatable_read", readonly=True):
+            return Books(
+                now=await db.fetchval(_NOW),
+                apps=frozenset(row["app_key"] for row in await db.fetch(_APPS)),
+                lines={row["id"]: row for row in await db.fetch(_LINES)},
+                slots=await db.fetch(_SLOTS),
+                bindings={(row["pool_id"], row["id"]): row for row in await db.fetch(_BINDINGS)},
+                open_calls=await db.fetchval(_OPEN_CALLS),
+            )
+    finally:
+        await db.close()
+
+
+def within(books: Books) -> list[str]:
+    """Check the database against itself."""
+    violations: list[str] = []
+    slots: dict[UUID, list[asyncpg.Record]] = defaultdict(list)
+    for slot in books.slots:
+        slots[slot["line_id"]].append(slot)
+        line = books.lines.get(slot["line_id"])
+        if line is None or line["state"] not in _LIVE:
+            state = "missing" if line is None else line["state"]
+            violations.append(
+                f"slot leaked: pool {slot['pool_id']} X {slot['x_id']} is held by line {slot['line_id']} ({state})"
+            )
+    seats = Counter((r["pool_id"], r["x_id"], r["seat"]) for r in books.lines.values() if r["seat"] is not None)
+    violations.extend(
+        f"seat {seat} of pool {pool} X {x} is taken {n} times" for (pool, x, seat), n in seats.items() if n > 1
+    )
+    for line_id, line in books.lines.items():
+        violations.extend(_line(line_id, line, slots.get(line_id, [])))
+    living: Counter[UUID] = Counter()
+    for (pool_id, binding_id), binding in books.bindings.items():
+        if binding["state"] not in _LIVE:
+            continue
+        living[binding["line_id"]] += 1
+        line = books.lines.get(binding["line_id"])
+        if line is None or line["state"] != binding["state"]:
+            state = "missing" if line is None else line["state"]
+            violations.append(f"binding {public_id(pool_id, binding_id)} is {binding['state']} but its line is {state}")
+    violations.extend(
+        f"line {line_id} is {line['state']} without a live binding"
+        for line_id, line in books.lines.items()
+        if line["state"] in _LIVE and not living[line_id]
+    )
+    return violations
+
+
+def _line(line_id: UUID, line: asyncpg.Record, slots: Sequence[asyncpg.Record]) -> Iterable[str]:
+    if line["state"] not in _LIVE:
+        if line["seat"] is not None:
+            yield f"seat leaked: line {line_id} is {line['state']} and keeps seat {line['seat']}"
+        return
+    if line["seat"] is None or not 0 <= line["seat"] < line["cap"]:
+        yield f"line {line_id} is {line['state']} with seat {line['seat']} (cap {line['cap']})"
+    found = sorted((s["pool_id"], s["x_id"], s["party_key"], s["counterpart_key"]) for s in slots)
+    where, a, b = (line["pool_id"], line["x_id"]), line["a_key"], line["b_key"]
+    if found != sorted([(*where, a, b), (*where, b, a)]):
+        yield f"line {line_id} is {line['state']} and holds {len(slots)} live slots, not one for each of its parties"
+
+
+def compare(books: Books, vault: Vault, live: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Compare the live lines with the bindings that the platform holds now."""
+    violations: list[str] = []
+    at_platform = {one["subscription_id"]: one for one in live if one["app_key"] in books.apps}
+    known: set[str] = set()
+    for line_id, line in books.lines.items():
+        if line["state"] not in _LIVE:
+            continue
+        try:
+            a, b = (vault.open("line", c, line["pool_id"], line_id, line[f"{c}_sealed"]) for c in ("a", "b"))
+        except SealBroken as broken:
+            violations.append(f"line {line_id}: {broken}")
+            continue
+        if (vault.party_key(a), vault.party_key(b)) != (line["a_key"], line["b_key"]):
+            violations.append(f"line {line_id} is indexed under other parties than it holds")
+        if line["subscription_id"] is not None:
+            known.add(line["subscription_id"])
+        if line["state"] != "active" or books.expiring(line):
+            continue
+        there = at_platform.get(line["subscription_id"])
+        if there is None:
+            violations.append(f"line {line_id} is active and the platform does not hold {line['subscription_id']}")
+        elif (there["x"], there["a"], there["b"]) != (line["number"], a, b):
+            violations.append(
+                f"line {line_id} ({mask(a)}, {mask(b)}, X {mask(line['number'])}) is bound differently as "
+                f"{line['subscription_id']} ({mask(there['a'])}, {mask(there['b'])}, X {mask(there['x'])})"
+            )
+    violations.extend(
+        f"the platform holds {subscription} of line {_line_of(one) or 'nobody'}, which is not live in the database"
+        for subscription, one in at_platform.items()
+        if subscription not in known
+    )
+    return violations
+
+
+def replay(rows: Sequence[Mapping[str, Any]], live: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Replay the ledger's effects: they must end in the bindings that the platform holds now, none twice."""
+    ledger = _Ledger(first=rows[0]["seq"] if rows else 0)
+    for row in rows:
+        if row["result_code"] == "0" and "serial" in row:
+            ledger.apply(row)
+    there = {one["subscription_id"]: (one["x"], one["a"], one["b"]) for one in live}
+    violations = ledger.violations
+    violations.extend(
+        f"the ledger ends with {subscription}, the platform does not hold it so"
+        for subscription, parties in ledger.held.items()
+        if there.get(subscription) != parties
+    )
+    if ledger.first <= 1:
+        missing = there.keys() - ledger.held.keys()
+        violations.extend(f"the platform holds {subscription} without a ledger row" for subscription in missing)
+    return violations
+
+
+class _Ledger:
+    """What the effects so far amount to; rows before ``first`` have been dropped."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.held: dict[str, tuple[str, str, str]] = {}
+        self.violations: list[str] = []
+        self._registers: dict[tuple[str, str], str] = {}
+
+    def apply(self, row: Mapping[str, Any]) -> None:
+        subscription, parties = row["subscription_id"], (row["x"], row["a"], row["b"])
+        match row["op"]:
+            case "bind":
+                self.held[subscription] = parties
+                self._take(subscription, parties)
+            case "modify":
+                self._free(subscription, self.held.get(subscription, parties))
+                self.held[subscription] = parties
+                self._take(subscription, parties)
+            case "unbind" | "expire":
+                was = self.held.pop(subscription, None)
+                if was is None and row["serial"] >= self.first:
+                    self.violations.append(f"ledger row {row['seq']} ends {subscription}, which was not bound")
+                self._free(subscription, was or parties)
+
+    def _take(self, subscription: str, parties: tuple[str, str, str]) -> None:
+        x, *pair = parties
+        for party in pair:
+            other = self._registers.setdefault((x, party), subscription)
+            if other != subscription:
+                self.violations.append(f"the platform held {other} and {subscription} for one party on one X at once")
+
+    def _free(self, subscription: str, parties: tuple[str, str, str]) -> None:
+        x, *pair = parties
+        for party in pair:
+            if self._registers.get((x, party)) == subscription:
+                del self._registers[x, party]
+
+
+def effects(books: Books, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each confirmed line has had exactly one effective bind; a line chosen again is another line."""
+    binds: dict[str, list[str]] = defaultdict(list)
+    violations: list[str] = []
+    for row in rows:
+        if row["op"] != "bind" or row["result_code"] != "0" or "serial" not in row or row["app_key"] not in books.apps:
+            continue
+        named = _line_of(row)
+        if named is None or UUID(named) not in books.lines:
+            violations.append(f"ledger row {row['seq']} binds {row['subscription_id']} for a line that we do not know")
+            continue
+        binds[named].append(row["subscription_id"])
+    dropped = bool(rows) and rows[0]["seq"] > 1
+    for line_id, line in books.lines.items():
+        made = binds.get(line_id.hex, [])
+        if len(made) > 1:
+            violations.append(f"line {line_id} was bound {len(made)} times at the platform: {', '.join(made)}")
+        elif line["confirmed_at"] is not None and not dropped and made != [line["subscription_id"]]:
+            violations.append(
+                f"line {line_id} is confirmed as {line['subscription_id']}, the ledger has {made or 'no bind'}"
+            )
+    return violations
+
+
+def _line_of(row: Mapping[str, Any]) -> str | None:
+    """Return the line that our userData names, in hex."""
+    mark = str(row["user_data"] or "").partition(".")[0]
+    try:
+        return UUID(hex=mark).hex
+    except ValueError:
+        return None
+
+
+async def _pages(admin_url: str, what: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    after: int | None = 0
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(raise_for_status=True, timeout=timeout) as http:
+        while after is not None:
+            url = f"{admin_url}/emulator/{what}?after={after}&limit={_PAGE}"
+            async with http.get(url) as response:
+                page = await response.json()
+            items.extend(page["items"])
+            after = page["next"]
+    return items

@@ -1,0 +1,136 @@
+"""The broker under load: started here with everything it needs, or somebody else's that already runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import shutil
+import sys
+import tempfile
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from broker.cli.demo import Identity, identity
+from broker.store.crypto import Vault, parse_data_keys, parse_index_key
+
+_START_S = 90
+_STOP_S = 30
+_MEMORY = frozenset({"tmpfs", "ramfs"})
+
+
+class BenchError(Exception):
+    """One sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A broker of our own with its parts."""
+
+    folder: Path
+    pid: int
+    workers: tuple[int, ...]
+    api: str
+    emulator: str
+    emulator_admin: str
+    database: str
+    who: Identity
+
+    def vault(self) -> Vault:
+        """Return the keys of this state folder."""
+        return Vault(parse_data_keys(self.who.data_keys), parse_index_key(self.who.index_key))
+
+
+@asynccontextmanager
+async def running(workers: int, folder: Path | None = None) -> AsyncIterator[Stack]:
+    """Run ``broker up`` on a fresh folder of a real disk and stop it afterwards.
+
+    Raises:
+        BenchError: if it does not come up, or ``folder`` (default: the system's lasting temporary one) is in memory.
+    """
+    root = folder or Path("/var/tmp")  # noqa: S108 - the folder in it gets a random name
+    if filesystem(root) in _MEMORY:
+        raise BenchError(f"{root} is in memory: a database there proves nothing; choose a disk with --state-root.")
+    home = Path(tempfile.mkdtemp(prefix="broker-bench-", dir=root))
+    process = None
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
+            "--state-dir", str(home), stdout=PIPE, env=_environment(), limit=1 << 20,
+        )  # fmt: skip
+        yield _stack(home, process.pid, await _ready(process))
+    finally:
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """The user's own settings of the broker under test, but never their database."""
+    return {
+        name: value for name, value in os.environ.items() if name not in {"BROKER_DATABASE_URL", "BROKER_STATE_DIR"}
+    }
+
+
+async def _ready(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None  # noqa: S101 - asked for with PIPE
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), _START_S)
+        told: dict[str, Any] = orjson.loads(line)
+    except (TimeoutError, orjson.JSONDecodeError):
+        raise BenchError("The broker did not start; its message is above.") from None
+    return told
+
+
+def _stack(home: Path, pid: int, told: dict[str, Any]) -> Stack:
+    return Stack(
+        folder=home,
+        pid=pid,
+        workers=tuple(told["pids"]),
+        api=told["api"],
+        emulator=told["emulator"],
+        emulator_admin=told["emulator_admin"],
+        database=told["database"],
+        who=identity(home),
+    )
+
+
+def filesystem(path: Path) -> str:
+    """Return the type of the file system that ``path`` is on."""
+    best, kind = "", "unknown"
+    place = str(path.resolve())
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        _, mount, this = line.split()[:3]
+        if (place + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
+            best, kind = mount, this
+    return kind
+
+
+def address(target: str, *, mine: bool) -> tuple[str, int]:
+    """Return host and port of ``http://host:port``.
+
+    Raises:
+        BenchError: if it is something else, or another machine without the user's word (``mine``) that it is theirs.
+    """
+    parts = urlsplit(target)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        raise BenchError("The target must be http://HOST:PORT.")
+    try:
+        loopback = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not mine:
+        raise BenchError(f"{parts.hostname} is not this machine; --i-own-this-target says that you may load it.")
+    return parts.hostname, parts.port or 80
