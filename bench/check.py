@@ -58,8 +58,7 @@ class Books:
 async def check_books(database_url: str, vault: Vault, emulator_admin_url: str, *, settle_s: float = 30.0) -> list[str]:
     """Compare database and platform once no platform call is open (waiting at most ``settle_s``)."""
     books = await read_books(database_url, settle_s=settle_s)
-    live = await _pages(emulator_admin_url, "bindings")
-    rows = await _pages(emulator_admin_url, "ledger")
+    live, rows = await _platform(emulator_admin_url)
     violations = within(books)
     if books.open_calls:
         violations.append(f"not settled: {books.open_calls} platform calls are still open after {settle_s:g} s")
@@ -294,6 +293,17 @@ def _line_of(row: Mapping[str, Any]) -> str | None:
         return UUID(hex=mark).hex
     except ValueError:
         return None
+
+
+async def _platform(admin_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the live bindings and the ledger of one moment: read again if something expired in between."""
+    live = await _pages(admin_url, "bindings")
+    while True:
+        rows = await _pages(admin_url, "ledger")
+        again = await _pages(admin_url, "bindings")
+        if again == live:
+            return live, rows
+        live = again
 
 
 async def _pages(admin_url: str, what: str) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ class Snapshot:
     """Counters at one moment."""
 
     cpu_s: Mapping[str, float]
+    kernel_s: Mapping[str, float]
     busy_s: float
     steal_s: float
     wal_bytes: int
@@ -61,8 +62,10 @@ async def snapshot(db: asyncpg.Connection[Any], parts: Parts) -> Snapshot:
     wal = await db.fetchrow(_WAL)
     rows = await db.fetch(_STATEMENTS)
     busy_s, steal_s = _machine()
+    cpu_s, kernel_s = cpu_by_role(parts)
     return Snapshot(
-        cpu_s=cpu_by_role(parts),
+        cpu_s=cpu_s,
+        kernel_s=kernel_s,
         busy_s=busy_s,
         steal_s=steal_s,
         wal_bytes=wal["bytes"] if wal else 0,
@@ -75,12 +78,14 @@ async def snapshot(db: asyncpg.Connection[Any], parts: Parts) -> Snapshot:
 def cost(before: Snapshot, after: Snapshot, confirmed: int) -> dict[str, Any]:
     """Return the figures per confirmed binding."""
     per = 1 / max(confirmed, 1)
-    cpu = {role: after.cpu_s[role] - before.cpu_s.get(role, 0.0) for role in after.cpu_s}
+    cpu = {role: after.cpu_s[role] - before.cpu_s[role] for role in after.cpu_s}
+    kernel = {role: after.kernel_s[role] - before.kernel_s[role] for role in after.kernel_s}
     listed = _statements(before, after, per)
     return {
         "cpu_us": {role: round(seconds * per * 1e6, 1) for role, seconds in cpu.items()},
+        "kernel_us": {role: round(seconds * per * 1e6, 1) for role, seconds in kernel.items()},
         "cpu_us_all": round(sum(cpu.values()) * per * 1e6, 1),
-        "cores_used": {role: round(seconds, 3) for role, seconds in cpu.items()},
+        "cpu_s": {role: round(seconds, 2) for role, seconds in cpu.items()},
         "others_cpu_s": round(max(after.busy_s - before.busy_s - sum(cpu.values()), 0.0), 2),
         "steal_s": round(after.steal_s - before.steal_s, 2),
         "wal_bytes": round((after.wal_bytes - before.wal_bytes) * per, 1),
@@ -125,16 +130,18 @@ def _squeezed(text: str) -> str:
     return _LITERAL.sub("", _COMMENT.sub("", text))
 
 
-def cpu_by_role(parts: Parts) -> dict[str, float]:
-    """Return CPU seconds so far: service (workers and parent), postgres, emulator, load."""
+def cpu_by_role(parts: Parts) -> tuple[dict[str, float], dict[str, float]]:
+    """Return CPU seconds so far, in all and inside the kernel, of workers, parent, postgres, emulator and load."""
     table = {stat.pid: stat for stat in _processes()}
-    roles = {"workers": 0.0, "parent": 0.0, "postgres": 0.0, "emulator": 0.0, "load": 0.0}
+    roles = dict.fromkeys(("workers", "parent", "postgres", "emulator", "load"), 0.0)
+    kernel = dict(roles)
     for stat in table.values():
         role = _role(stat.pid, table, parts)
         if role is not None:
             # The parent's children are roles of their own; the dead among them are its restarted workers.
             roles[role] += stat.own_s if role == "parent" else stat.own_s + stat.reaped_s
-    return roles
+            kernel[role] += stat.kernel_s
+    return roles, kernel
 
 
 def _role(pid: int, table: Mapping[int, _Stat], parts: Parts) -> str | None:
@@ -159,6 +166,7 @@ class _Stat:
     parent: int
     own_s: float
     reaped_s: float
+    kernel_s: float
 
 
 def _processes() -> Iterable[_Stat]:
@@ -172,7 +180,14 @@ def _processes() -> Iterable[_Stat]:
         head, _, tail = text.rpartition(")")
         fields = tail.split()
         user, system, reaped_user, reaped_system = (int(field) * _TICK_S for field in fields[11:15])
-        yield _Stat(int(entry.name), head.partition("(")[2], int(fields[1]), user + system, reaped_user + reaped_system)
+        yield _Stat(
+            pid=int(entry.name),
+            name=head.partition("(")[2],
+            parent=int(fields[1]),
+            own_s=user + system,
+            reaped_s=reaped_user + reaped_system,
+            kernel_s=system,
+        )
 
 
 def _machine() -> tuple[float, float]:

@@ -71,6 +71,7 @@ def _cost(costs: list[dict[str, Any]]) -> list[str]:
 
     for role in costs[0]["cpu_us"]:
         row(f"CPU us {role}", [one["cpu_us"][role] for one in costs])
+        row("  of it in the kernel", [one["kernel_us"][role] for one in costs])
     row("CPU us in all", [one["cpu_us_all"] for one in costs])
     row("WAL bytes", [one["wal_bytes"] for one in costs])
     row("WAL page images", [one["wal_page_images"] for one in costs], "10.3f")
