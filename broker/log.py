@@ -1,17 +1,21 @@
-"""JSON lines on stdout; whatever looks like a phone number is scrubbed, wherever it came from."""
+"""JSON lines; whatever looks like a phone number is scrubbed, wherever it came from."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
 
-_DIGITS = re.compile(r"(?<![0-9A-Za-z])\+?[0-9]{7,20}(?![0-9A-Za-z])")
+# Letters around it do not make it something else: %2B8613..., tel8613....
+_DIGITS = re.compile(r"\+?[0-9]{7,}")
+_SHORTEST = 7
+_LARGEST = 10**_SHORTEST
 
 #: Fields whose values are ids or times of ours and may hold long runs of digits.
 _EXEMPT = frozenset(
@@ -27,13 +31,18 @@ def scrub(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
+def scrubbed(text: str) -> str:
+    """Return ``text`` with every run of seven digits or more replaced."""
+    return _DIGITS.sub("[number]", text) if len(text) >= _SHORTEST else text
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _DIGITS.sub("[number]", value) if len(value) >= 7 else value  # noqa: PLR2004 - shortest number
-    if isinstance(value, bool | float | None):
+        return scrubbed(value)
+    if isinstance(value, bool | None):
         return value
-    if isinstance(value, int):
-        return value if abs(value) < 10_000_000 else "[number]"  # noqa: PLR2004 - seven digits and more
+    if isinstance(value, int | float):
+        return value if abs(value) < _LARGEST else "[number]"
     if isinstance(value, dict):
         return {_clean(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -41,8 +50,8 @@ def _clean(value: Any) -> Any:
     return _clean(str(value))
 
 
-def configure(level: str) -> None:
-    """Set logging up for this process; `level` is a name of the logging module."""
+def configure(level: str, stream: BinaryIO | None = None) -> None:
+    """Set logging up for this process: `level` is a name of the logging module, `stream` None is stdout."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -51,14 +60,22 @@ def configure(level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             scrub,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+            structlog.processors.JSONRenderer(serializer=_line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(file=stream or sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
     # What libraries say goes the same way, so that nothing of theirs escapes the scrubber.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+def _line(event: Any, **_: Any) -> bytes:
+    try:
+        return orjson.dumps(event, default=str)
+    except TypeError:
+        # Lone surrogates, integers beyond 64 bits: rare, and no reason to lose the line or the request.
+        return json.dumps(event, default=str, ensure_ascii=False).encode(errors="replace")
 
 
 class _ToStructlog(logging.Handler):
