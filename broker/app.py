@@ -12,7 +12,7 @@ from aiohttp import web
 
 from broker.api.context import Limits, Services
 from broker.api.health import add_health
-from broker.api.server import build
+from broker.api.server import Runner, build
 from broker.clock import boottime
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
@@ -171,7 +171,7 @@ class Worker:
         ]
 
     async def _listen(self, app: web.Application, sock: socket.socket) -> None:
-        runner = web.AppRunner(
+        runner = Runner(
             app,
             access_log=None,
             handle_signals=False,

@@ -38,7 +38,11 @@ async def once(request: web.Request, services: Services, heard: Heard, handler: 
         app_id=heard.key.app.id,
         caller_id=heard.key.caller_id,
         key_hash=hashed(b"key", text.encode())[:16],
-        request_hash=hashed(request.method.encode(), request.path.encode(), parse.canonical(heard.body)),
+        request_hash=hashed(
+            request.method.encode(),
+            request.raw_path.encode(errors="surrogateescape"),  # bytes that are no UTF-8 come as surrogates
+            parse.canonical(heard.body),
+        ),
         busy_s=max(heard.deadline - boottime(), 0.0) + _GRACE_S,
     )
     state = await services.begin_key.submit(ask)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
+from aiohttp.web_protocol import RequestHandler
 
 from broker.api import parse, problems
 from broker.api.auth import authorize
@@ -18,11 +19,12 @@ from broker.api.idempotent import once
 from broker.api.reply import problem_reply, to_http
 from broker.api.routes import ROUTES, Route
 from broker.clock import boottime
-from broker.errors import MethodNotAllowed, NotFound, Problem, TooLarge
+from broker.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
 
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 
 
@@ -32,6 +34,8 @@ def build(services: Services, conditions: Conditions) -> web.Application:
     app[SERVICES] = services
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _endpoint(route))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, _endpoint(route))
     app.router.add_get("/problems", problems.page)
     add_health(app, conditions)
     return app
@@ -65,8 +69,7 @@ def _endpoint(route: Route) -> AiohttpHandler:
 async def outermost(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
     """Name the request, answer every error as a problem, write the one log line."""
     started = time.perf_counter()
-    presented = request.headers.get("X-Request-Id", "")
-    request["id"] = presented if _REQUEST_ID.fullmatch(presented) else f"req_{uuid4().hex}"
+    request["id"] = _request_id(request)
     try:
         response = await handler(request)
     except Problem as problem:
@@ -78,11 +81,12 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
     except Exception:
         log.exception("request_broken", request_id=request["id"])
         response = _sent(request, problem_reply(Problem("Something went wrong on our side."), request["id"]))
+    response.headers["X-Request-Id"] = request["id"]
     if "code" in request or "notes" in request or response.status >= 400:  # noqa: PLR2004 - health checks that pass are noise
         log.info(
             "request_done",
             request_id=request["id"],
-            traceparent=request.headers.get("traceparent"),
+            traceparent=_traceparent(request),
             method=request.method,
             route=_route_of(request),
             status=response.status,
@@ -91,6 +95,61 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
             **request.get("notes", {}),
         )
     return response
+
+
+class Runner(web.AppRunner):
+    """Serves an application and answers as problems, too, what never reaches it: unreadable HTTP, odd expectations."""
+
+    __slots__ = ()
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        inner = server.request_handler
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await inner(request)
+            except web.HTTPException as raised:
+                return to_http(problem_reply(_as_problem(raised), (request_id := _request_id(request))), request_id)
+
+        # A compressed body is refused by its header; unpacking it, or failing to, is nothing to do before that.
+        options = {**server._kwargs, "auto_decompress": False}  # noqa: SLF001 - as AppRunner makes it
+        return _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Protocol(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer as aiohttp does, but with a problem that repeats nothing of what was sent."""
+        response = super().handle_error(request, status, exc, message)
+        problem = BadRequest("This is not readable as HTTP/1.1.") if status < 500 else Problem()  # noqa: PLR2004
+        request_id = f"req_{uuid4().hex}"
+        answer = to_http(problem_reply(problem, request_id), request_id)
+        if response.keep_alive is False:
+            answer.force_close()
+        return answer
+
+
+def _request_id(request: web.BaseRequest) -> str:
+    presented = request.headers.get("X-Request-Id", "")
+    return presented if _REQUEST_ID.fullmatch(presented) else f"req_{uuid4().hex}"
+
+
+def _traceparent(request: web.Request) -> str | None:
+    presented = request.headers.get("traceparent", "")
+    return presented if _TRACEPARENT.fullmatch(presented) else None
 
 
 def _sent(request: web.Request, reply: Reply) -> web.Response:
@@ -108,7 +167,7 @@ def _as_problem(raised: web.HTTPException) -> Problem:
         case 413:
             return TooLarge()
         case _:
-            problem = Problem(raised.reason)
+            problem = BadRequest(raised.reason) if raised.status < 500 else Problem(raised.reason)  # noqa: PLR2004
             problem.status = raised.status  # type: ignore[misc] # one-off status of aiohttp's own
             return problem
 
