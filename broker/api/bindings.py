@@ -16,6 +16,7 @@ from broker.api.reply import pack
 from broker.clock import boottime
 from broker.domain.choice import Policy
 from broker.domain.ids import parse_public_id, public_id
+from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, NotFound, PoolExhausted, Unavailable
 from broker.flows.allocate import BindOrder
 from broker.flows.bind import Accepted, bind, problem_of
@@ -107,18 +108,19 @@ async def _made_before(services: Services, heard: Heard, row: tuple[int, UUID]) 
     return Reply(status, pack(_shape(binding, services.registry())), location=f"/v1/bindings/{binding_id}")
 
 
-def _order(asked: parse.BindRequest, services: Services, heard: Heard) -> BindOrder:
-    app = heard.key.app
+def _order(found: parse.Asked, services: Services, heard: Heard) -> BindOrder:
+    asked, app = found.request, heard.key.app
     if app.suspended is not None:
         raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
     registry = services.registry()
-    errors: list[FieldError] = []
-    if asked.a == asked.b:
+    errors = list(found.errors)
+    parties: dict[str, PhoneNumber | None] = {"/a": asked.a, "/b": asked.b}  # None: it is among the errors
+    if parties["/a"] is not None and parties["/a"] == parties["/b"]:
         errors.append(FieldError("/b", "must differ from a"))
     errors.extend(
         FieldError(pointer, "is one of our X numbers; a party must be a real phone")
-        for pointer, party in (("/a", asked.a), ("/b", asked.b))
-        if party.reveal() in registry.our_numbers
+        for pointer, party in parties.items()
+        if party is not None and party.reveal() in registry.our_numbers
     )
     pools = _pools(asked, app, registry, errors)
     if errors:
@@ -170,7 +172,7 @@ def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[
 
 
 def _created(binding_id: str, order: BindOrder, accepted: Accepted, registry: Registry) -> Reply:
-    pool = registry.pools[accepted.pool_id]
+    pool = _pool_of(registry, accepted.pool_id)
     active = accepted.outcome if isinstance(accepted.outcome, Active) else None
     released = accepted.outcome if isinstance(accepted.outcome, Released) else None
     state = "active" if active else "released" if released else "pending"
@@ -195,11 +197,19 @@ def _created(binding_id: str, order: BindOrder, accepted: Accepted, registry: Re
     return Reply(202 if state == "pending" else 201, pack(body), location=f"/v1/bindings/{binding_id}")
 
 
+def _pool_of(registry: Registry, pool_id: int) -> Pool:
+    pool = registry.pools.get(pool_id)
+    if pool is None:
+        # Made a moment ago, and bound to through a process that has taken the newer configuration in already.
+        raise Unavailable("The configuration is being reloaded.", code="unavailable", retry_after_s=1)
+    return pool
+
+
 def _shape(binding: Binding, registry: Registry) -> dict[str, Any]:
     pending = binding.state == "pending"
     return _fields(
         binding_id=public_id(binding.pool_id, binding.id),
-        pool=registry.pools[binding.pool_id],
+        pool=_pool_of(registry, binding.pool_id),
         state=binding.state,
         reason=binding.reason,
         x=None if pending else binding.x,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,9 +20,11 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import from_json
 
 from broker.domain.phone import FORM, PhoneNumber
 from broker.errors import BadRequest, FieldError, Invalid, TooLarge, UnsupportedMedia
+from broker.log import scrubbed
 
 _METADATA_BYTES = 2048
 _LONGEST_TTL_S = 7_776_000
@@ -53,9 +58,26 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("must hold only JSON values, with integers of at most 64 bits") from None
     if len(packed) > _METADATA_BYTES:
         raise ValueError(f"must be at most {_METADATA_BYTES} bytes as JSON")
-    if b"\\u0000" in packed:
-        raise ValueError("must not contain the character U+0000")
+    _check_storable(value)
     return value
+
+
+def _check_storable(value: object) -> None:
+    """Refuse what PostgreSQL's jsonb cannot hold, or what has become infinite by being too large."""
+    match value:
+        case str():
+            _storable(value)
+        case float() if not math.isfinite(value):
+            raise ValueError("must not contain numbers beyond the range of a double")
+        case dict():
+            for name, item in value.items():
+                _storable(name)
+                _check_storable(item)
+        case list():
+            for item in value:
+                _check_storable(item)
+        case _:
+            pass
 
 
 Phone = Annotated[
@@ -89,23 +111,33 @@ class BindRequest(BaseModel):
 _BIND = TypeAdapter(BindRequest)
 
 
-def bind_request(body: bytes) -> BindRequest:
-    """Read a bind.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A bind as far as it could be read: with ``errors``, the fields that they point to are None in ``request``."""
+
+    request: BindRequest
+    errors: tuple[FieldError, ...] = ()
+
+
+def bind_request(body: bytes) -> Asked:
+    """Read a bind, with one error for every bad field.
 
     Raises:
         BadRequest: the body is no JSON.
-        Invalid: with one entry for every bad field.
     """
+    value = _json(body)
     try:
-        return _BIND.validate_json(body)
+        return Asked(_BIND.validate_python(value))
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        if any(detail["type"] == "json_invalid" for detail in details):
-            raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
-        raise Invalid(
-            "Some fields are wrong; see errors.",
-            errors=tuple(FieldError(_pointer(detail["loc"]), _words(detail)) for detail in details),
-        ) from None
+    errors = tuple(FieldError(_pointer(detail["loc"]), _words(detail)) for detail in details)
+    # What is good of it is still to be checked against what we know, so that all mistakes come back at once.
+    bad = {detail["loc"][0] for detail in details if detail["loc"]}
+    given: dict[str, Any] = value if isinstance(value, dict) else {}
+    good = {name: item for name, item in given.items() if name in BindRequest.model_fields and name not in bad}
+    for party in ("a", "b"):
+        good[party] = PhoneNumber(good[party]) if party in good else None
+    return Asked(BindRequest.model_construct(**good), errors)
 
 
 def canonical(body: bytes) -> bytes:
@@ -116,9 +148,14 @@ def canonical(body: bytes) -> bytes:
     """
     if not body:
         return b""
+    return json.dumps(_json(body), sort_keys=True, separators=(",", ":")).encode()
+
+
+def _json(body: bytes) -> Any:
+    """Read JSON with integers of any size kept as they are, and no NaN or Infinity."""
     try:
-        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
-    except (orjson.JSONDecodeError, TypeError):
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
         raise BadRequest("The body is not valid JSON.", code="malformed_json") from None
 
 
@@ -185,7 +222,8 @@ def idempotency_key(request: web.Request) -> str | None:
 
 
 def _pointer(loc: tuple[int | str, ...]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in loc)
+    """Return the JSON Pointer; a phone number where a field's name should be is not repeated."""
+    return "".join("/" + scrubbed(str(part)).replace("~", "~0").replace("/", "~1") for part in loc)
 
 
 def _words(detail: Any) -> str:
