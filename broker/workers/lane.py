@@ -37,10 +37,16 @@ class LaneShut(Exception):
         self.reason = reason
 
 
+class LaneMoved(Exception):
+    """The app's access data changed while this call waited: its turn is to be had in the app's new lane."""
+
+
 class Lane:
     """Grants turns in order of urgency, at most ``width`` at a time, at the times that the app's limiter gives.
 
-    ``take_slots(want)`` asks the shared limiter; None = the app has no limit.
+    ``take_slots(want)`` asks the shared limiter; None = the app has no limit. Until a signature was accepted, and again
+    after one was refused, there is one turn at a time: a wrong secret must not be tried by all who wait, because the
+    platform answers a handful of bad signatures by blocking our address.
     """
 
     def __init__(self, name: str, *, width: int, take_slots: TakeSlots | None, rate: float | None) -> None:
@@ -49,59 +55,84 @@ class Lane:
         self._width = width
         self._take_slots = take_slots
         self._rate = rate
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[float, int, asyncio.Future[float]]] = []
+        self._live = 0  # of those in the heap, who has not been cancelled
         self._order = 0
         self._busy = 0
         self._paused_until = 0.0
         self._pump: asyncio.Task[None] | None = None
         self._digest_failures = 0
+        self._proven = False
+        self._moved = False
         self.shut: str | None = None
 
     @property
     def waiting(self) -> int:
         """How many wait for a turn."""
-        return len(self._waiting)
+        return self._live
 
     def backlog_s(self) -> float:
         """Return how long a newcomer would wait, by today's rate; infinite when shut."""
         if self.shut is not None:
             return float("inf")
         pause = max(0.0, self._paused_until - time.monotonic())
-        return pause + (self.waiting / self._rate if self._rate else 0.0)
+        return pause + (self._live / self._rate if self._rate else 0.0)
 
     @asynccontextmanager
-    async def turn(self, urgency: float) -> AsyncIterator[None]:
-        """Hold one of the lane's places, from the granted moment on.
+    async def turn(self, urgency: float) -> AsyncIterator[float]:
+        """Hold one of the lane's places, from the granted moment on; yields until when (monotonic) it may be used.
 
         Raises:
             LaneShut: if the lane is shut.
+            LaneMoved: if the app has got another lane.
         """
-        await self._await_turn(urgency)
+        use_by = await self._await_turn(urgency)
         try:
-            yield
+            yield use_by
         finally:
-            self._busy -= 1
-            if self._waiting:
-                self._wake()
+            self._leave()
 
-    async def _await_turn(self, urgency: float) -> None:
+    async def _await_turn(self, urgency: float) -> float:
         if self.shut is not None:
             raise LaneShut(self.shut)
-        free = self._busy < self._width and not self._waiting and self._take_slots is None
+        if self._moved:
+            raise LaneMoved
+        free = self._busy < self._places and not self._live and self._take_slots is None
         if free and self._paused_until <= time.monotonic():
             self._busy += 1
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return float("inf")
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._order += 1
         heapq.heappush(self._waiting, (urgency, self._order, future))
+        self._live += 1
         self._wake()
         try:
-            await future
+            return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._busy -= 1
-                self._wake()
+            if future.cancelled():
+                self._gone()
+            elif future.exception() is None:
+                self._leave()
             raise
+
+    @property
+    def _places(self) -> int:
+        return self._width if self._proven else 1
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        if self._live:
+            self._wake()
+
+    def _gone(self) -> None:
+        self._live -= 1
+        if not self._live:
+            self._waiting.clear()
+
+    def relimit(self, take_slots: TakeSlots | None, rate: float | None) -> None:
+        """Go by another limit from the next turn on."""
+        self._take_slots = take_slots
+        self._rate = rate
 
     def pause(self, seconds: float) -> None:
         """Send nothing for that long."""
@@ -110,43 +141,60 @@ class Lane:
 
     def digest_failed(self) -> None:
         """Count a refused signature; the second one in a row shuts the lane: more would block our source address."""
+        self._proven = False
         self._digest_failures += 1
-        if self._digest_failures >= 2:  # noqa: PLR2004 - design 3.3
+        if self._digest_failures >= 2 and self.shut is None:  # noqa: PLR2004 - design 3.3
             self.shut = "platform_bad_secret"
             log.error("lane_shut", app=self._name, reason=self.shut)
-            while self._waiting:
-                _, _, future = heapq.heappop(self._waiting)
-                if not future.done():
-                    future.set_exception(LaneShut(self.shut))
+            self._turn_away(LaneShut(self.shut))
 
     def digest_passed(self) -> None:
         """Take in that the secret works."""
         self._digest_failures = 0
+        if not self._proven:
+            self._proven = True
+            if self._live:
+                self._wake()
+
+    def retire(self) -> None:
+        """Send everybody who waits to the app's new lane."""
+        self._moved = True
+        self.close()
+        self._turn_away(LaneMoved())
 
     def close(self) -> None:
         """Stop granting."""
         if self._pump is not None:
             self._pump.cancel()
 
+    def _turn_away(self, reason: Exception) -> None:
+        while self._waiting:
+            _, _, future = heapq.heappop(self._waiting)
+            if not future.done():
+                self._live -= 1
+                future.set_exception(reason)
+
     def _wake(self) -> None:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._grant_all(), name=f"lane {self._name}")
 
     async def _grant_all(self) -> None:
-        while self._waiting and self._busy < self._width:
+        while self._live and self._busy < self._places:
             pause = self._paused_until - time.monotonic()
             if pause > 0:
                 await asyncio.sleep(pause)
                 continue
             if self._take_slots is None:
-                self._grant_one()
+                self._grant_one(float("inf"))
                 continue
             await self._grant_slots(self._take_slots)
 
     async def _grant_slots(self, take_slots: TakeSlots) -> None:
         try:
-            slots = await take_slots(min(len(self._waiting), self._width - self._busy))
-        except DatabaseAway:
+            slots = await take_slots(min(self._live, self._places - self._busy))
+        except Exception as error:  # noqa: BLE001 - those who wait have nobody else to wake them
+            if not isinstance(error, DatabaseAway):
+                log.error("limiter_failed", app=self._name, error=type(error).__name__)  # noqa: TRY400 - its kind says it
             await asyncio.sleep(random.uniform(0.2, 0.5))  # noqa: S311 - jitter
             return
         answered = time.monotonic()
@@ -160,12 +208,13 @@ class Lane:
                 await asyncio.sleep(wait)
             if time.monotonic() - due > FORFEIT_S or self._paused_until > time.monotonic():
                 continue
-            self._grant_one()
+            self._grant_one(due + FORFEIT_S)
 
-    def _grant_one(self) -> None:
+    def _grant_one(self, use_by: float) -> None:
         while self._waiting:
             _, _, future = heapq.heappop(self._waiting)
             if not future.done():
+                self._live -= 1
                 self._busy += 1
-                future.set_result(None)
+                future.set_result(use_by)
                 return

@@ -1,0 +1,202 @@
+"""A lane by itself: order, width, cancellation, and what happens to those who wait when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker.store.calls import Slots
+from broker.store.database import DatabaseAway
+from broker.workers.lane import Lane, LaneShut
+from tests.workers.rig import eventually
+
+
+class Shared:
+    """A limiter that gives what it is told."""
+
+    def __init__(self, *granted: Slots) -> None:
+        self.granted = list(granted)
+        self.asked: list[int] = []
+
+    async def take(self, want: int) -> Slots:
+        """Answer the next slots; when told nothing more, as many as are wanted."""
+        self.asked.append(want)
+        return self.granted.pop(0) if self.granted else Slots(0.0, 0.0, want)
+
+
+def proven(lane: Lane) -> Lane:
+    """Return a lane whose secret is known to work."""
+    lane.digest_passed()
+    return lane
+
+
+async def hold(lane: Lane, urgency: float, into: list[float], until: asyncio.Event) -> None:
+    """Take a turn, note it, keep it."""
+    async with lane.turn(urgency):
+        into.append(urgency)
+        await until.wait()
+
+
+async def settle(turns: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+async def test_the_most_urgent_goes_first(*, limited: bool) -> None:
+    """Whoever waits with the earliest deadline gets the next turn, not who came first."""
+    lane = proven(Lane("test", width=1, take_slots=Shared().take if limited else None, rate=None))
+    got: list[float] = []
+    first, rest = asyncio.Event(), asyncio.Event()
+    rest.set()
+    tasks = [asyncio.create_task(hold(lane, 0.0, got, first))]
+    await settle()
+    tasks += [asyncio.create_task(hold(lane, urgency, got, rest)) for urgency in (5.0, 3.0, 4.0, 1.0, 2.0)]
+    await settle()
+    assert got == [0.0]
+    first.set()
+    await asyncio.gather(*tasks)
+    assert got == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    lane.close()
+
+
+async def test_width_bounds_those_at_work() -> None:
+    """Never more than ``width`` hold a turn at once."""
+    lane = proven(Lane("test", width=3, take_slots=None, rate=None))
+    got: list[float] = []
+    free = asyncio.Event()
+    tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(10)]
+    await settle()
+    assert len(got) == 3
+    free.set()
+    await asyncio.gather(*tasks)
+    assert len(got) == 10
+    assert lane.waiting == 0
+
+
+async def test_one_at_a_time_until_the_secret_is_proven() -> None:
+    """A lane that has not seen its signature accepted risks one call at a time, and opens up after the first."""
+    lane = Lane("test", width=8, take_slots=None, rate=None)
+    got: list[float] = []
+    free = asyncio.Event()
+    tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(10)]
+    await settle()
+    assert len(got) == 1
+    lane.digest_passed()
+    await settle()
+    assert len(got) == 8
+    free.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_cancelled_waiters_leave_nothing() -> None:
+    """After a thousand cancellations nobody is waiting, no turn is lost, and the limiter was asked for nobody."""
+    shared = Shared(*(Slots(0.3, 0.0, 0),))
+    lane = proven(Lane("test", width=4, take_slots=shared.take, rate=10.0))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    tasks = [asyncio.create_task(hold(lane, 0.0, got, free)) for _ in range(1000)]
+    await settle()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert lane.waiting == 0
+    assert lane.backlog_s() == 0.0
+    await asyncio.gather(*(hold(lane, 1.0, got, free) for _ in range(8)))
+    assert got == [1.0] * 8
+    assert sum(shared.asked[1:]) == 8
+
+
+async def test_cancelled_in_the_moment_of_the_grant() -> None:
+    """A turn granted to somebody who was cancelled in that very moment goes to the next one."""
+    lane = proven(Lane("test", width=1, take_slots=None, rate=None))
+    got: list[float] = []
+    first, free = asyncio.Event(), asyncio.Event()
+    free.set()
+    holder = asyncio.create_task(hold(lane, 0.0, got, first))
+    await settle()
+    unlucky = asyncio.create_task(hold(lane, 1.0, got, free))
+    lucky = asyncio.create_task(hold(lane, 2.0, got, free))
+    await settle()
+    lane._grant_one(float("inf"))
+    unlucky.cancel()
+    first.set()
+    await asyncio.gather(holder, lucky)
+    with pytest.raises(asyncio.CancelledError):
+        await unlucky
+    assert got == [0.0, 2.0]
+    assert lane._busy == 0
+
+
+async def test_a_shut_lane_turns_everybody_away() -> None:
+    """The second refused signature in a row ends all waiting, and nobody may come in."""
+    lane = Lane("test", width=1, take_slots=None, rate=None)
+    got: list[float] = []
+    first = asyncio.Event()
+    holder = asyncio.create_task(hold(lane, 0.0, got, first))
+    await settle()
+    waiters = [asyncio.create_task(hold(lane, 1.0, got, first)) for _ in range(5)]
+    await settle()
+    lane.digest_failed()
+    assert lane.shut is None
+    lane.digest_failed()
+    results = await asyncio.gather(*waiters, return_exceptions=True)
+    assert {type(result) for result in results} == {LaneShut}
+    with pytest.raises(LaneShut):
+        await hold(lane, 0.0, got, first)
+    assert lane.backlog_s() == float("inf")
+    first.set()
+    await holder
+
+
+async def test_the_limiter_is_asked_again_when_the_database_comes_back() -> None:
+    """Those who wait while the limiter cannot be asked get their turns afterwards."""
+    failures = [DatabaseAway(), DatabaseAway()]
+
+    async def take(want: int) -> Slots:
+        if failures:
+            raise failures.pop()
+        return Slots(0.0, 0.0, want)
+
+    lane = proven(Lane("test", width=4, take_slots=take, rate=10.0))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    await asyncio.wait_for(asyncio.gather(*(hold(lane, 0.0, got, free) for _ in range(4))), 5)
+    assert len(got) == 4
+
+
+async def test_a_limiter_that_breaks_does_not_strand_anybody() -> None:
+    """An unexpected error of the limiter is survived."""
+    failures: list[Exception] = [ValueError("unexpected")]
+
+    async def take(want: int) -> Slots:
+        if failures:
+            raise failures.pop()
+        return Slots(0.0, 0.0, want)
+
+    lane = proven(Lane("test", width=4, take_slots=take, rate=10.0))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    await asyncio.wait_for(asyncio.gather(*(hold(lane, 0.0, got, free) for _ in range(4))), 5)
+    assert len(got) == 4
+
+
+async def test_a_late_slot_is_given_up() -> None:
+    """A slot whose time passed 50 ms ago is not used."""
+    shared = Shared(Slots(-0.2, 0.0, 1))
+    lane = proven(Lane("test", width=4, take_slots=shared.take, rate=10.0))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    await hold(lane, 0.0, got, free)
+    assert lane.waiting == 0
+
+    async def idle() -> bool:
+        return lane._pump is None or lane._pump.done()
+
+    await eventually(idle)
