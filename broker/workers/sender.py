@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,7 +24,7 @@ from broker.store import calls as store
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
 from broker.store.registry import App, Registry
-from broker.workers.lane import HORIZON_S, Lane
+from broker.workers.lane import HORIZON_S, Lane, LaneMoved, TakeSlots
 
 log = structlog.get_logger()
 
@@ -32,6 +33,21 @@ R = TypeVar("R")
 #: No request goes out with less lease left than this; its answer is awaited until a second before the lease's end.
 MIN_LEASE_S = 3.0
 _MARGIN_S = 1.0
+_MOST_ATTEMPTS = 32_767
+
+#: Answers that only a request with a right signature gets.
+_SIGNATURE_ACCEPTED = frozenset(
+    {
+        Verdict.DONE,
+        Verdict.NOT_FOUND,
+        Verdict.CONFLICT,
+        Verdict.CAPACITY,
+        Verdict.NUMBER_REFUSED,
+        Verdict.BAD_REQUEST,
+        Verdict.APP_SUSPENDED,
+    }
+)
+_Send = Callable[[AxbPlatform, Permit, float], Awaitable[Answer]]
 
 
 class NotOurs(Exception):
@@ -79,6 +95,7 @@ class Sender:
         self._width = width
         self._routes: dict[int, _Route] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._blocked_until = 0.0
         self._extending: Batcher[Extension, bool] = Batcher(
             "extend", lambda items: store.extend(db, items, lease_s=timing.lease_s), distinct=lambda item: item.key
         )
@@ -89,10 +106,9 @@ class Sender:
 
     async def bind(self, call: PlatformCall) -> Answer:
         """Send the bind once."""
-        route = self._route(call.app_id)
-        async with route.lane.turn(call.urgency):
-            await self._lease_to_send(call)
-            call.attempt += 1
+
+        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            _count_attempt(call)
             request = AxbBind(
                 x=call.x,
                 a=call.a.reveal(),
@@ -101,29 +117,40 @@ class Sender:
                 ttl_s=call.ttl_s,
                 token=call.token,
             )
-            answer = await route.platform.bind(request, permit=self._permit(call), timeout_s=self._time_to_answer(call))
-        return self._took(route, answer)
+            return platform.bind(request, permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
 
     async def unbind(self, call: PlatformCall, subscription_id: str) -> Answer:
         """Send the unbind of that one subscription once."""
-        route = self._route(call.app_id)
-        async with route.lane.turn(call.urgency):
-            await self._lease_to_send(call)
-            call.attempt += 1
-            answer = await route.platform.unbind(
-                subscription_id, permit=self._permit(call), timeout_s=self._time_to_answer(call)
-            )
-        return self._took(route, answer)
+
+        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            _count_attempt(call)
+            return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
 
     async def query(self, call: PlatformCall) -> Answer:
         """Ask once what A has on the call's X; rides in the lane of the call it resolves."""
-        route = self._route(call.app_id)
-        async with route.lane.turn(call.urgency):
-            await self._lease_to_send(call)
-            answer = await route.platform.query(
-                x=call.x, a=call.a.reveal(), permit=self._permit(call), timeout_s=self._time_to_answer(call)
-            )
-        return self._took(route, answer)
+
+        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            return platform.query(x=call.x, a=call.a.reveal(), permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
+
+    async def _send(self, call: PlatformCall, send: _Send) -> Answer:
+        while True:
+            route = self._route(call.app_id)
+            try:
+                async with route.lane.turn(call.urgency) as use_by:
+                    await self._lease_to_send(call)
+                    if time.monotonic() > use_by:
+                        # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
+                        return Answer(Verdict.WITHHELD, detail="the slot has passed")
+                    answer = await send(route.platform, self._permit(call), self._time_to_answer(call))
+            except LaneMoved:
+                continue
+            return self._took(route, answer)
 
     def _permit(self, call: PlatformCall) -> Permit:
         def still_ours() -> bool:
@@ -148,9 +175,9 @@ class Sender:
     def _took(self, route: _Route, answer: Answer) -> Answer:
         """Draw the lane's conclusions from an answer."""
         crashpoint("after_answer")
+        if answer.verdict in _SIGNATURE_ACCEPTED:
+            route.lane.digest_passed()
         match answer.verdict:
-            case Verdict.DONE:
-                route.lane.digest_passed()
             case Verdict.FLOW_CONTROL:
                 route.lane.pause(random.uniform(*self.timing.flow_pause_s))  # noqa: S311 - jitter
             case Verdict.BAD_DIGEST:
@@ -158,6 +185,7 @@ class Sender:
             case Verdict.SOURCE_BLOCKED:
                 # The block is on our address, not on the app: everything stops.
                 log.error("platform_source_blocked", seconds=self.timing.source_block_s)
+                self._blocked_until = time.monotonic() + self.timing.source_block_s
                 for other in self._routes.values():
                     other.lane.pause(self.timing.source_block_s)
             case Verdict.CLOCK_SKEW if answer.date_skew_s is not None:
@@ -231,33 +259,52 @@ class Sender:
         route = self._routes.get(app_id)
         if route is not None and route.app is app:
             return route
-        access = (app.app_key, app.secret, app.base_url, app.auth_scheme, app.rate, app.burst)
-        if route is not None:
-            old = route.app
-            if access == (old.app_key, old.secret, old.base_url, old.auth_scheme, old.rate, old.burst):
-                self._routes[app_id] = route = _Route(app, route.lane, route.platform)
-                return route
+        if route is None:
+            lane, platform = self._new_lane(app), self._make_platform(app)
+        elif _access(app) != _access(route.app):
+            route.lane.retire()
             task = asyncio.create_task(route.platform.close(), name="close driver")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        self._routes[app_id] = route = _Route(app, self._new_lane(app), self._make_platform(app))
+            lane, platform = self._new_lane(app), self._make_platform(app)
+        else:
+            # A new limit is no reason to make those who wait begin anew.
+            lane, platform = route.lane, route.platform
+            lane.relimit(self._limiter(app), app.rate)
+        self._routes[app_id] = route = _Route(app, lane, platform)
         return route
 
     def _new_lane(self, app: App) -> Lane:
+        lane = Lane(app.name, width=self._width, take_slots=self._limiter(app), rate=app.rate)
+        blocked_s = self._blocked_until - time.monotonic()
+        if blocked_s > 0:
+            lane.pause(blocked_s)
+        return lane
+
+    def _limiter(self, app: App) -> TakeSlots | None:
         rate = app.rate
         if rate is None:
-            return Lane(app.name, width=self._width, take_slots=None, rate=None)
+            return None
 
         async def take_slots(want: int) -> store.Slots:
             return await store.take_slots(self._db, app.id, want=want, rate=rate, burst=app.burst, horizon_s=HORIZON_S)
 
-        return Lane(app.name, width=self._width, take_slots=take_slots, rate=rate)
+        return take_slots
 
     async def close(self) -> None:
         """Stop granting turns and close connections."""
         for route in self._routes.values():
             route.lane.close()
             await route.platform.close()
+
+
+def _access(app: App) -> tuple[str, str, str, str]:
+    return app.app_key, app.secret, app.base_url, app.auth_scheme
+
+
+def _count_attempt(call: PlatformCall) -> None:
+    # The column is a smallint, and an outage of two days reaches its end: a call must not be lost to that.
+    call.attempt = min(call.attempt + 1, _MOST_ATTEMPTS)
 
 
 def short(code: str | None) -> str | None:
