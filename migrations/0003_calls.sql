@@ -22,7 +22,8 @@ BEGIN
   ),
   claimed AS (
     UPDATE platform_call AS c
-    SET token = c.token + 1, attempt = c.attempt + 1, claimable_at = v_now + p_lease
+    -- Capped: one call that overflowed its counter would stop every claim.
+    SET token = c.token + 1, attempt = least(c.attempt, 32766) + 1, claimable_at = v_now + p_lease
     FROM due WHERE c.pool_id = due.pool_id AND c.line_id = due.line_id AND c.no = due.no
     RETURNING c.*
   )
@@ -120,10 +121,14 @@ BEGIN
     UPDATE line AS l
     SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest_s
+    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest_s, call.end_state
   ),
   rested AS (
-    UPDATE slot AS s SET until = v_now + make_interval(secs => ended.rest_s)
+    -- An X that the platform refused is barred with everybody, so with oneself as counterpart: the same pair must not
+    -- get it again at once.
+    UPDATE slot AS s
+    SET until = v_now + make_interval(secs => ended.rest_s),
+        counterpart_key = CASE WHEN ended.end_state = 'failed' THEN s.party_key ELSE s.counterpart_key END
     FROM ended CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
     WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
   ),
