@@ -217,6 +217,7 @@ class Dispatcher:
                 lease_until=asked_at + self._timing.lease_s,
                 attempt=0,
                 maybe_sent=False,
+                lost=False,
             )
         )
 
@@ -247,6 +248,7 @@ class Dispatcher:
             case str():  # pragma: no cover - rechoose names no other
                 raise NotOurs
             case _:
+                chosen.lost = False
                 self.start(chosen)
 
     async def _fail(self, call: PlatformCall, failed: Failed, answer: Answer, *, rest_s: float = 0.0) -> None:
@@ -282,10 +284,19 @@ class Dispatcher:
     async def _undo(self, call: PlatformCall, subscription_id: str) -> None:
         backoff = self._timing.first_backoff_s
         while True:
-            answer = await self._sender.unbind(call, subscription_id)
-            if answer.verdict in {Verdict.DONE, Verdict.NOT_FOUND}:
-                return
-            backoff = await self._sender.back_off(call, answer, backoff)
+            try:
+                answer = await self._sender.unbind(call, subscription_id)
+            except LaneShut:
+                answer = Answer(Verdict.CONFIGURATION)
+            match answer.verdict:
+                case Verdict.DONE | Verdict.NOT_FOUND:
+                    return
+                case Verdict.WITHHELD:
+                    await self._sender.extend(call)
+                case Verdict.CONFIGURATION | Verdict.BAD_DIGEST | Verdict.APP_SUSPENDED:
+                    await self._sender.back_off(call, answer, self._timing.operator_backoff_s)
+                case _:
+                    backoff = await self._sender.back_off(call, answer, backoff)
 
     async def _find_ours(self, call: PlatformCall) -> AxbBinding | None:
         """Ask the platform whether any attempt of this line is there, with the very parties it was asked for."""
