@@ -92,7 +92,7 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
         all_ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
         failing = asyncio.create_task(self._given_up.wait(), name="workers fail")
-        await asyncio.wait([all_ready, failing], timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((all_ready, failing), timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
         failing.cancel()
         if not all_ready.done():
             all_ready.cancel()

@@ -18,9 +18,9 @@ from broker.domain.choice import Policy
 from broker.domain.ids import parse_public_id, public_id
 from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, NotFound, PoolExhausted, Unavailable
-from broker.flows.allocate import BindOrder
 from broker.flows.bind import Accepted, bind, problem_of
 from broker.flows.calls import Active, Failed, Released
+from broker.flows.order import BindOrder
 from broker.flows.release import release
 from broker.store.bindings import Binding
 from broker.store.registry import App, Pool, Registry

@@ -18,63 +18,23 @@ from uuid import UUID
 
 import structlog
 
-from broker.domain.choice import Choice, PartyView, Policy, Prefix, choose, refusal
+from broker.domain.choice import Choice, PartyView, Policy, choose, refusal
 from broker.domain.ids import new_id
-from broker.domain.phone import PhoneNumber
 from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
 from broker.flows.calls import PlatformCall
+from broker.flows.order import Allocated, BindOrder
+from broker.flows.pool_memory import PoolMemory
 from broker.store import allocation, bindings
 from broker.store.allocation import BatchTorn, Claim, LockMode, LocksBusy, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.crypto import Vault
 from broker.store.database import Database, DatabaseAway
-from broker.store.registry import App, Pool, Registry
+from broker.store.registry import Pool, Registry
 
 log = structlog.get_logger()
 
-#: A belief that an X is full lasts this long at first, twice as long each time it proves true: other processes free
-#: seats too. Nobody is refused on a belief older than the first span.
-_FULL_S = 0.5
-_LONGEST_FULL_S = 8.0
 #: After this many lost rounds an item goes alone and waits for its locks.
 _PATIENCE = 4
-_HEAT_WINDOW_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class BindOrder:
-    """What an order system asked for, checked. ``pools`` are tried in order."""
-
-    app: App
-    caller_id: int
-    a: PhoneNumber
-    b: PhoneNumber
-    a_key: int
-    b_key: int
-    pools: tuple[Pool, ...]
-    ttl_s: int
-    direction: str
-    policy: Policy
-    order_id: str | None = None
-    user_data: str | None = None
-    metadata: str | None = None
-    key_hash: bytes | None = None
-    key_token: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Allocated:
-    """A committed claim; ``asked_at`` (boottime) lies before its lease began."""
-
-    claim: Claim
-    pool: Pool
-    created_at: datetime
-    asked_at: float
-
-    @property
-    def x(self) -> str:
-        """The X number."""
-        return self.pool.numbers[self.claim.x_id]
 
 
 @dataclass(slots=True, eq=False)
@@ -95,48 +55,6 @@ class _Item:
     def parties(self) -> tuple[tuple[int, int], tuple[int, int]]:
         pool_id = self.pool.id
         return (pool_id, self.order.a_key), (pool_id, self.order.b_key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Full:
-    since: float
-    span_s: float
-
-
-@dataclass(slots=True)
-class _PoolMemory:
-    """What this process remembers of a pool. Losing it costs nothing but a few better choices."""
-
-    prefix: Prefix = field(default_factory=Prefix)
-    heat: list[int] = field(default_factory=list)
-    cooled_at: float = 0.0
-    full: dict[int, _Full] = field(default_factory=dict)
-
-    def full_mask(self, now: float) -> int:
-        mask = 0
-        for x, belief in self.full.items():
-            if belief.since + belief.span_s > now:
-                mask |= 1 << x
-        return mask
-
-    def found_full(self, x: int, now: float) -> None:
-        known = self.full.get(x)
-        self.full[x] = _Full(now, min(2 * known.span_s, _LONGEST_FULL_S) if known else _FULL_S)
-
-    def doubt(self, now: float) -> bool:
-        """Forget old beliefs; tell whether there were any."""
-        old = [x for x, belief in self.full.items() if belief.since + _FULL_S <= now]
-        for x in old:
-            del self.full[x]
-        return bool(old)
-
-    def warmed(self, size: int, now: float) -> list[int]:
-        if len(self.heat) < size:
-            self.heat.extend([0] * (size - len(self.heat)))
-        if now - self.cooled_at > _HEAT_WINDOW_S:
-            self.heat = [count // 2 for count in self.heat]
-            self.cooled_at = now
-        return self.heat
 
 
 class Allocator:
@@ -167,7 +85,7 @@ class Allocator:
         self._mode = mode
         self._queue: deque[_Item] = deque()
         self._parties: set[tuple[int, int]] = set()
-        self._memory: dict[int, _PoolMemory] = {}
+        self._memory: dict[int, PoolMemory] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = False
         #: Claims that may or may not have been committed, and were answered "not now": to be released when found.
@@ -300,7 +218,7 @@ class Allocator:
 
     def _pick(self, order: BindOrder, pool: Pool, a: PartyView, b: PartyView, *, avoid: int = 0) -> Choice | None:
         now = time.monotonic()
-        memory = self._memory.setdefault(pool.id, _PoolMemory())
+        memory = self._memory.setdefault(pool.id, PoolMemory())
         usable = pool.open_mask & ~avoid & ~a.barred(order.b_key) & ~b.barred(order.a_key) if pool.open else 0
         if memory.full:
             usable &= ~memory.full_mask(now)

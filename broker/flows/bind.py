@@ -10,8 +10,9 @@ from uuid import UUID
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.errors import PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
-from broker.flows.allocate import Allocated, Allocator, BindOrder
+from broker.flows.allocate import Allocator
 from broker.flows.calls import Dispatch, Failed, PlatformCall, Settled
+from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
 
 
