@@ -149,7 +149,7 @@ BEGIN
       RETURNING line.pool_id, line.id, line.app_id, line.x_id, line.a_key, line.b_key
     ),
     new_slot AS (
-      -- Two claims of one batch for the same party and X: the first in order gets the slot, the other is torn.
+      -- Two claims of one batch for the same party and X: the one with the lower line id gets the slot, the other is torn.
       INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
       SELECT DISTINCT ON (n.pool_id, v.own, n.x_id) n.pool_id, n.x_id, v.own, v.other, 'infinity'::timestamptz, n.id
       FROM new_line AS n CROSS JOIN LATERAL (VALUES (n.a_key, n.b_key), (n.b_key, n.a_key)) AS v (own, other)
@@ -208,8 +208,8 @@ CREATE FUNCTION rechoose(
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-  old line;
-  bound binding;
+  old line%ROWTYPE; -- plain "line" is PostgreSQL's geometric type
+  bound binding%ROWTYPE;
   result text;
 BEGIN
   UPDATE platform_call AS c

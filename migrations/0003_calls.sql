@@ -242,7 +242,6 @@ RETURNS TABLE (at_s double precision, every_s double precision, granted integer)
 LANGUAGE plpgsql
 AS $$
 DECLARE
-  step interval := make_interval(secs => 1 / p_rate);
   tolerance interval := make_interval(secs => (p_burst - 1) / p_rate);
   v_now timestamptz;
   base timestamptz;
@@ -252,9 +251,10 @@ BEGIN
   SELECT m.tat INTO base FROM limiter AS m WHERE m.app_id = p_app FOR UPDATE;
   v_now := clock_timestamp();
   base := greatest(base, v_now);
-  -- Slot k starts at max(now, base + k * step - tolerance); those beyond the horizon are left for later.
+  -- Slot k starts at max(now, base + k / rate - tolerance); those beyond the horizon are left for later.
   n := least(p_want, greatest(0, 1 + floor(extract(epoch FROM (v_now + p_horizon + tolerance - base)) * p_rate)::integer));
-  UPDATE limiter AS m SET tat = base + n * step WHERE m.app_id = p_app AND n > 0;
+  -- Time has microseconds here: rounded up, and once a grant, so that rounding never adds up to a call too many.
+  UPDATE limiter AS m SET tat = base + make_interval(secs => ceil(n * 1e6 / p_rate) / 1e6) WHERE m.app_id = p_app AND n > 0;
   RETURN QUERY SELECT extract(epoch FROM (base - tolerance - v_now))::double precision, (1 / p_rate)::double precision, n;
 END
 $$;
