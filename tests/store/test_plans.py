@@ -1,0 +1,268 @@
+"""How PostgreSQL carries the hot statements out, over tables with tens of thousands of rows.
+
+``auto_explain`` reports every statement with its plan and the rows it really touched, also inside functions.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from broker.domain.ids import new_id
+from broker.store import allocation, bindings, calls, idempotency
+from broker.store.allocation import Claim, LockMode, Rechoice
+from broker.store.bindings import ReleaseAsk
+from broker.store.calls import Bound, Extension
+from broker.store.crypto import DataKey, Vault
+from broker.store.database import Database
+from broker.store.idempotency import Finish, KeyAsk, Stored
+from tests.store.shop import LEASE_S, Shop, ended, key_of, open_shop, with_key
+
+_BIG = {"slot", "line", "binding", "platform_call", "idempotency"}
+_BATCH = 50
+#: Rows that one node of a plan may touch in a big table: a handful per item of the batch, never a pool or a table.
+_ROWS = 20 * _BATCH
+_POOLS, _NUMBERS = 5, 40
+#: The seed's lines sit above it.
+_CAP = 100
+_VAULT = Vault((DataKey(1, bytes(32)),), bytes(32))
+
+_LINE_ID = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+_SEED = (
+    # 250 lines on each of 200 X, every other one live; 200 of them to be swept; 100 calls to be claimed.
+    """
+    CREATE TEMPORARY TABLE seed AS
+    SELECT n, ($1::integer[])[1 + n % 5] AS pool_id, (n / 5) % 40 AS x_id, n / 200 AS k, (n / 200) % 2 = 0 AS live,
+           {id} AS id, clock_timestamp() AS now FROM generate_series(0, 49999) AS n
+    """,
+    """
+    INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key, sweep_at,
+                      confirmed_at, expires_at, a_sealed, b_sealed, subscription_id)
+    SELECT pool_id, id, $1, x_id, CASE WHEN live THEN 100 + k / 2 END, CASE WHEN live THEN 'active' ELSE 'released' END,
+           'both', 1, 3600, 10000000 + n, 20000000 + n,
+           CASE WHEN live THEN now + CASE WHEN k = 0 THEN -1 ELSE 1 END * interval '1 hour' END, now,
+           now + CASE WHEN k = 0 THEN -1 ELSE 1 END * interval '1 hour', 'sealed', 'sealed', 'sub'
+    FROM seed
+    """,
+    """
+    INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at)
+    SELECT pool_id, id, $1, $2, id, CASE WHEN live THEN 'active' ELSE 'released' END, 3600, now FROM seed
+    """,
+    """
+    INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
+    SELECT pool_id, x_id, v.own, v.other, CASE WHEN live THEN 'infinity' ELSE now + interval '4 hours' END, id
+    FROM seed CROSS JOIN LATERAL (VALUES (10000000 + n, 20000000 + n), (20000000 + n, 10000000 + n)) AS v (own, other)
+    """,
+    """
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, state, claimable_at, created_at, settled_at)
+    SELECT pool_id, id, 1, $1, 'bind', CASE WHEN n < 100 THEN 'open' ELSE 'settled' END, now - interval '1 minute', now,
+           CASE WHEN n >= 100 THEN now END FROM seed
+    """,
+    """
+    INSERT INTO idempotency (app_id, caller_id, key_hash, request_hash, busy_until, created_at, status)
+    SELECT $1, $2, decode(lpad(to_hex(n), 32, '0'), 'hex'), 'request', now, now - CASE WHEN n < 300 THEN 26 ELSE 1 END
+           * interval '1 hour', 201 FROM seed
+    """,
+)
+
+
+class _Watched(Database):
+    """A database of one connection that notes what ``auto_explain`` says of each statement."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.said: list[str] = []
+        connection.add_log_listener(lambda _, message: self.said.append(message.message))
+
+    async def fetch(self, statement: str, *args: Any, timeout_s: float | None = None) -> list[asyncpg.Record]:
+        """Run a statement."""
+        rows: list[asyncpg.Record] = await self.connection.fetch(statement, *args, timeout=timeout_s)
+        return rows
+
+    async def watch(self) -> None:
+        """From now on every statement is explained."""
+        for setting in (
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_nested_statements = on",
+            "auto_explain.log_analyze = on",
+            "auto_explain.log_timing = off",
+            "auto_explain.log_buffers = on",
+            "auto_explain.log_format = json",
+            "client_min_messages = log",
+        ):
+            await self.connection.execute(f"SET {setting}")
+
+    def plans(self) -> Iterator[dict[str, Any]]:
+        """What was said since the last look."""
+        said, self.said = self.said, []
+        for message in said:
+            _, found, plan = message.partition("plan:\n")
+            if found:
+                yield json.loads(plan)
+
+
+@asynccontextmanager
+async def _shop(url: str) -> AsyncIterator[tuple[Shop, _Watched]]:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("LOAD 'auto_explain'")
+        for table in _BIG:
+            # Statistics come when the test says so.
+            await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        db = _Watched(connection)
+        yield await open_shop(db, pools=_POOLS, numbers=_NUMBERS), db
+    finally:
+        await connection.close()
+
+
+async def _seed(shop: Shop) -> None:
+    args: tuple[tuple[Any, ...], ...] = (
+        (list(shop.pools),), (shop.app_id,), (shop.app_id, shop.caller_id), (), (shop.app_id,),
+        (shop.app_id, shop.caller_id),
+    )  # fmt: skip
+    for statement, values in zip(_SEED, args, strict=True):
+        await shop.run(statement.format(id=_LINE_ID), *values)
+
+
+_Hot = Callable[[Shop, int], Awaitable[None]]
+
+
+def _claims(shop: Shop, start: int) -> list[Claim]:
+    return [
+        shop.claim(start + 2 * n, start + 2 * n + 1, n % _NUMBERS, pool=shop.pools[n % _POOLS], cap=_CAP)
+        for n in range(_BATCH)
+    ]
+
+
+def _asks(shop: Shop, start: int) -> list[KeyAsk]:
+    return [
+        KeyAsk(shop.app_id, shop.caller_id, (start + n).to_bytes(16, "big"), b"request", 30.0) for n in range(_BATCH)
+    ]
+
+
+async def _histories(shop: Shop, _start: int) -> None:
+    await allocation.histories(shop.db, [(shop.pools[n % 5], 10_000_000 + 7 * n) for n in range(2 * _BATCH)])
+
+
+async def _reserve_and_settle(shop: Shop, start: int) -> None:
+    """Half of the claims under keys, some barred; then confirm, renew, move, release and end what was won."""
+    db = shop.db
+    claims = _claims(shop, start)
+    await idempotency.begin(db, _asks(shop, start))
+    for n in range(0, _BATCH, 2):
+        claims[n] = with_key(claims[n], (start + n).to_bytes(16, "big"), 1)
+    await allocation.reserve(db, claims, mode=LockMode.TRY, lease_s=LEASE_S)
+    await allocation.reserve(db, _claims(shop, start), mode=LockMode.TRY, lease_s=LEASE_S)
+    await calls.extend(db, [Extension(key_of(claim), 1) for claim in claims], lease_s=LEASE_S)
+    first = claims.pop(0)
+    await allocation.rechoose(
+        db,
+        Rechoice(
+            pool_id=first.pool_id, old_line=first.line_id, no=1, token=1, bar_s=60.0, outcome="refused", http=403,
+            code="1", x_id=_NUMBERS - 1, cap=_CAP, line_id=new_id(), a_sealed=b"a", b_sealed=b"b",
+        ),
+        mode=LockMode.WAIT,
+        lease_s=LEASE_S,
+    )  # fmt: skip
+    await calls.settle_bound(db, [Bound(key_of(claim), 1, "sub") for claim in claims], lease_s=LEASE_S)
+    asks = [ReleaseAsk(claim.pool_id, claim.binding_id, shop.app_id) for claim in claims]
+    await bindings.release(db, asks, reason="released", lease_s=LEASE_S)
+    await calls.settle_ended(db, [ended(claim) for claim in claims])
+
+
+async def _show(shop: Shop, _start: int) -> None:
+    keys = [(shop.pools[n % 5], uuid.UUID(int=(0x7000_8000 << 64) + 200 + n)) for n in range(_BATCH)]
+    rows = await shop.db.fetch(
+        "SELECT id FROM show_bindings($1, $2)", [pool for pool, _ in keys], [row for _, row in keys]
+    )
+    assert len(rows) in (0, _BATCH)
+    await bindings.show(shop.db, _VAULT, [])
+
+
+async def _claim(shop: Shop, _start: int) -> None:
+    await calls.claim(shop.db, limit=_BATCH, lease_s=LEASE_S)
+
+
+async def _sweep(shop: Shop, _start: int) -> None:
+    await calls.sweep(shop.db, limit=_BATCH, grace_s=30.0)
+
+
+async def _keys(shop: Shop, start: int) -> None:
+    asks = _asks(shop, start + 5_000)
+    await idempotency.begin(shop.db, asks)
+    await idempotency.finish(shop.db, [Finish(ask, 1, Stored(201, None, b"{}")) for ask in asks])
+    await idempotency.forget(shop.db, asks[0], 1)
+    await idempotency.sweep(shop.db, limit=_BATCH)
+
+
+_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _show, _claim, _sweep, _keys)
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _faults(db: _Watched) -> list[str]:
+    """Every scan of a big table that goes by no index, or touches more rows than the batch explains."""
+    found = []
+    for said in db.plans():
+        for node in _nodes(said["Plan"]):
+            table, kind = node.get("Relation Name"), node["Node Type"]
+            if table not in _BIG or kind == "ModifyTable":
+                continue
+            removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            touched = (node["Actual Rows"] + removed) * node["Actual Loops"]
+            # Pages tell on an index that is read from end to end for a few rows.
+            pages = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+            if kind == "Seq Scan" or touched > _ROWS or pages > 4 * _BATCH + 10 * node["Actual Loops"]:
+                condition = node.get("Index Cond")
+                found.append(
+                    f"{kind} on {table} by {condition}: {touched} rows, {pages} pages, in {said['Query Text'][:200]}"
+                )
+    return found
+
+
+@pytest.mark.parametrize("statistics", ["none", "fresh", "of empty tables, plans kept"])
+async def test_hot_statements_go_by_index(database_url: str, statistics: str) -> None:
+    """No hot statement reads a big table or a pool, whether it was never analysed, is, or the plan is from before."""
+    async with _shop(database_url) as (shop, db):
+        start = 1_000_000
+        if statistics.startswith("of empty"):
+            await shop.run("ANALYZE")
+            for _ in range(7):
+                for hot in _HOT:
+                    await hot(shop, start)
+                start += 10_000
+        await _seed(shop)
+        if statistics == "fresh":
+            await shop.run("ANALYZE")
+        await db.watch()
+        seen = 0
+        faults = []
+        for hot in _HOT:
+            await hot(shop, start)
+            seen += len(db.said)
+            faults += _faults(db)
+        assert faults == []
+        assert seen > 20
+
+
+async def test_the_guard_sees_a_bad_plan(database_url: str) -> None:
+    """Statements that read a table or a pool are found: the guard is not blind."""
+    async with _shop(database_url) as (shop, db):
+        await _seed(shop)
+        await shop.run("ANALYZE")
+        await db.watch()
+        await shop.run("SELECT count(*) FROM line WHERE direction = 'both'")
+        assert len(_faults(db)) == 1
+        await shop.run("SET enable_seqscan = off")
+        await shop.run("SELECT count(a_sealed) FROM line WHERE pool_id = $1", shop.pool)
+        assert len(_faults(db)) >= 1
