@@ -17,9 +17,10 @@ import pytest
 from broker.clock import boottime
 from broker.domain.choice import Policy
 from broker.domain.phone import PhoneNumber
-from broker.flows.allocate import Allocator, BindOrder
+from broker.flows.allocate import Allocator
 from broker.flows.bind import Accepted, bind
 from broker.flows.calls import PlatformCall
+from broker.flows.order import BindOrder
 from broker.flows.release import release
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
@@ -39,9 +40,9 @@ from tests.emulator.support import KEY, SECRET, Emulated, Json
 
 T = TypeVar("T")
 
-#: Where a bind gets another X. Goes when migrations/0002 declares ``old line%ROWTYPE`` (``line`` alone is PostgreSQL's
-#: geometric type) and bars the old X for the same pair too (``counterpart_key = s.party_key``).
-rechoose_is_broken = pytest.mark.xfail(reason="rechoose() of migrations/0002 fails at run time", strict=True)
+#: Goes when rechoose() of migrations/0002 bars the old X for the same pair too (``counterpart_key = s.party_key``, as
+#: settle_ended() does): a slot that rests for a pair is free for that very pair.
+same_pair_is_not_barred = pytest.mark.xfail(reason="a refused X is given to the same pair again at once", strict=True)
 
 QUICK = Timing(
     lease_s=8.0,

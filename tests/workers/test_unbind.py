@@ -8,7 +8,7 @@ import pytest
 
 from broker.flows.calls import Active, Released
 from tests.emulator.support import X1
-from tests.workers.rig import Instance, effects, eventually, rechoose_is_broken, requests
+from tests.workers.rig import Instance, effects, eventually, requests
 
 A, B, C, D = "+8613900000001", "+8613900000002", "+8613900000003", "+8613900000004"
 
@@ -95,7 +95,6 @@ async def test_release_while_the_bind_is_pending(one: Instance) -> None:
     assert await one.emu.bindings() == []
 
 
-@rechoose_is_broken
 async def test_release_of_a_bind_that_is_refused(one: Instance) -> None:
     """Released while pending, then refused for its X: it ends as released, and no other X is tried."""
     await one.emu.fault(interface="bind", kind="delay", ms=300, when="before", count=1)

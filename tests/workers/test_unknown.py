@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from broker.errors import PoolExhausted
 from broker.flows.calls import Active, Failed
 from broker.platform.protocol import Answer, AxbBind, Verdict
 from tests.emulator.support import X1, Emulated
 from tests.workers.fake import FakeAxb
-from tests.workers.rig import Instance, effects, eventually, instance, milliseconds, rechoose_is_broken, requests
+from tests.workers.rig import Instance, effects, eventually, instance, milliseconds, requests, same_pair_is_not_barred
 
 A, B, C = "+8613900000001", "+8613900000002", "+8613900000003"
 
@@ -95,7 +96,6 @@ async def test_a_bind_that_comes_late_after_giving_up_is_undone(seeded: str, emu
         assert await emu.bindings() == []
 
 
-@rechoose_is_broken
 @pytest.mark.parametrize("stranger", [(A, C), (C, B), (B, C)], ids=["A calls", "B is called", "B calls"])
 async def test_a_foreign_binding_on_our_x(one: Instance, stranger: tuple[str, str]) -> None:
     """Somebody else's binding there: the order gets another X and keeps its id, and the stranger is left alone."""
@@ -113,19 +113,27 @@ async def test_a_foreign_binding_on_our_x(one: Instance, stranger: tuple[str, st
     assert effects(await one.emu.ledger(), "unbind") == []
 
 
-@rechoose_is_broken
 async def test_the_x_of_a_conflict_is_barred_for_both(one: Instance) -> None:
-    """Neither the same pair nor either party with somebody else gets that X again."""
+    """Neither party gets that X again with somebody else."""
     await one.emu.bound(X1, A, C)
-    made = await one.bind(A, B)
+    await one.bind(A, B)
     assert (await one.held()).count((X1, False)) == 2
-    await one.release(made)
-    for pair in ((A, B), (A, "+8613900000008"), (B, "+8613900000009")):
+    for pair in ((A, "+8613900000008"), (B, "+8613900000009")):
         assert isinstance((await one.bind(*pair)).outcome, Active)
     assert [row["x"] for row in requests(await one.emu.ledger(), "bind")].count(X1) == 2
 
 
-@rechoose_is_broken
+@same_pair_is_not_barred
+async def test_the_x_of_a_conflict_is_barred_for_the_same_pair(one: Instance) -> None:
+    """Even when no other X is left the pair does not get the one where a stranger was found."""
+    await one.emu.bound(X1, A, C)
+    await one.release(await one.bind(A, B))
+    await one.db.fetch("UPDATE x_number SET state = 'frozen' WHERE x_id > 0")
+    await one.reload()
+    with pytest.raises(PoolExhausted):
+        await one.bind(A, B)
+
+
 async def test_another_x_than_asked_for_is_never_handed_out(seeded: str, emu: Emulated) -> None:
     """When the platform answers with another X, that binding is ended by its id and the order gets a right one."""
     fake = FakeAxb()
@@ -144,7 +152,6 @@ async def test_another_x_than_asked_for_is_never_handed_out(seeded: str, emu: Em
         assert (await one.show(made)).x == left.x
 
 
-@rechoose_is_broken
 async def test_a_binding_of_other_parties_is_not_adopted(seeded: str, emu: Emulated) -> None:
     """A find that carries our token but other parties is not ours."""
     fake = FakeAxb()
