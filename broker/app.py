@@ -101,7 +101,10 @@ class Worker:
         """Stop listening, answer what was accepted, finish or hand over platform calls, close."""
         self._services.draining = True
         budget = self._settings.drain_s
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        closing = asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        await asyncio.wait((closing,), timeout=budget / 6)
+        self._dispatcher.let_go()
+        await closing
         for service in self._periodic:
             if service.name != "keep":
                 await service.stop()

@@ -46,7 +46,7 @@ async def bind(
     crashpoint("after_commit")
     call = _call(order, allocated, lease_s=lease_s, deadline=deadline)
     # Holding the connection is useless when the lane's queue is longer than the request's time.
-    wait = wait and dispatch.backlog_s(order.app.id) < deadline - boottime()
+    wait = wait and not dispatch.leaving and dispatch.backlog_s(order.app.id) < deadline - boottime()
     if wait:
         call.done = asyncio.get_running_loop().create_future()
     dispatch.start(call)
@@ -55,12 +55,12 @@ async def bind(
 
 
 async def settled(done: asyncio.Future[Settled] | None, *, deadline: float) -> Settled | None:
-    """Wait for the outcome until ``deadline`` (boottime); None = not yet."""
+    """Wait for the outcome until ``deadline`` (boottime); None = not yet, or nobody is to wait any longer."""
     if done is None:
         return None
     if not done.done():
         await asyncio.wait((done,), timeout=max(deadline - boottime(), 0.0))
-    return done.result() if done.done() else None
+    return done.result() if done.done() and not done.cancelled() else None
 
 
 def problem_of(failed: Failed) -> Problem:

@@ -100,6 +100,11 @@ class Dispatch(Protocol):
         """Begin; the outcome arrives in ``call.done``, if somebody waits there."""
         ...
 
+    @property
+    def leaving(self) -> bool:
+        """Whether this process is about to end: nobody should wait for outcomes any more."""
+        ...
+
     def backlog_s(self, app_id: int) -> float:
         """Return how long a call begun now would wait for its turn, by today's rate; infinite when the lane is shut."""
         ...

@@ -48,7 +48,7 @@ async def release(
             await settled(call.done, deadline=deadline)
         binding = await read()
         break
-    while wait and binding.state == "releasing" and boottime() < deadline:
+    while wait and binding.state == "releasing" and boottime() < deadline and not dispatch.leaving:
         await asyncio.sleep(min(_LOOK_S, max(deadline - boottime(), 0.0)))
         binding = await read()
     return binding

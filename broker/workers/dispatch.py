@@ -47,6 +47,7 @@ class Dispatcher:
         self._allocator = allocator
         self._rest_s = rest_s
         self._running: dict[PlatformCall, asyncio.Task[None]] = {}
+        self.leaving = False
         self._bound: Batcher[Bound, BoundResult | None] = Batcher(
             "settle_bound", lambda items: store.settle_bound(db, items, lease_s=sender.timing.lease_s)
         )
@@ -81,6 +82,13 @@ class Dispatcher:
     async def keep_leases(self) -> None:
         """Renew the leases that end soon of calls still in hand (queued or waiting)."""
         await self._sender.keep(list(self._running))
+
+    def let_go(self) -> None:
+        """Keep nobody waiting any longer: requests are answered 202, their calls go on."""
+        self.leaving = True
+        for call in self._running:
+            if call.done is not None:
+                call.done.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Finish what is being sent; give the rest back so that another instance takes it at once."""
