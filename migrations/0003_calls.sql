@@ -123,14 +123,20 @@ BEGIN
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
     RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest_s, call.end_state
   ),
+  -- Both parties as rows before the slots are touched: else a planner that believes the slots to be few looks them up by
+  -- pool alone and filters.
+  party AS MATERIALIZED (
+    SELECT e.pool_id, e.id, e.x_id, e.rest_s, e.end_state, v.party_key
+    FROM ended AS e CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key)) AS v (party_key)
+  ),
   rested AS (
     -- An X that the platform refused is barred with everybody, so with oneself as counterpart: the same pair must not
     -- get it again at once.
     UPDATE slot AS s
-    SET until = v_now + make_interval(secs => ended.rest_s),
-        counterpart_key = CASE WHEN ended.end_state = 'failed' THEN s.party_key ELSE s.counterpart_key END
-    FROM ended CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
-    WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
+    SET until = v_now + make_interval(secs => p.rest_s),
+        counterpart_key = CASE WHEN p.end_state = 'failed' THEN s.party_key ELSE s.counterpart_key END
+    FROM party AS p
+    WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
   ),
   over AS (
     UPDATE binding AS b
@@ -216,11 +222,14 @@ BEGIN
       AND NOT (due.state = 'active' AND due.expires_at + p_grace <= v_now)
     RETURNING l.pool_id, l.id, l.state
   ),
+  party AS MATERIALIZED (
+    SELECT e.pool_id, e.id, e.x_id, app.quarantine_s * interval '1 second' AS rest, v.party_key
+    FROM ended AS e JOIN app ON app.id = e.app_id CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key)) AS v (party_key)
+  ),
   rested AS (
-    UPDATE slot AS s SET until = v_now + app.quarantine_s * interval '1 second'
-    FROM ended JOIN app ON app.id = ended.app_id
-    CROSS JOIN LATERAL (VALUES (ended.a_key), (ended.b_key)) AS v (party_key)
-    WHERE s.pool_id = ended.pool_id AND s.party_key = v.party_key AND s.x_id = ended.x_id AND s.line_id = ended.id
+    UPDATE slot AS s SET until = v_now + p.rest
+    FROM party AS p
+    WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
   ),
   over AS (
     UPDATE binding AS b SET state = 'released', reason = 'expired', ended_at = v_now
