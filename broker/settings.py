@@ -68,7 +68,9 @@ class Settings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     test_locks: Literal["try", "off"] = Field("try", description="tests only: off leaves the unique keys as only guard")
-    test_crash_at: str = Field("", description="tests only: PLACE:kill|stop:NTH")
+    test_crash_at: str = Field(
+        "", pattern=r"^([a-z_]+:(kill|stop):[1-9][0-9]*)?$", description="tests only: PLACE:kill|stop:NTH"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -102,28 +104,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         SettingsError: naming every wrong, missing or misspelt variable; values of secrets are never shown.
     """
-    environ = os.environ if environ is None else environ
-    known = {_PREFIX + name.upper(): name for name in Settings.model_fields}
-    files = {variable + "_FILE": name for variable, name in known.items() if name in _SECRETS}
-    problems: list[str] = []
-    values: dict[str, Any] = {}
-    for variable, value in sorted(environ.items()):
-        if not variable.startswith(_PREFIX) or variable in _ELSEWHERE or variable.startswith("BROKER_BENCH_"):
-            continue
-        if variable in known:
-            values[known[variable]] = value
-        elif variable in files:
-            try:
-                values[files[variable]] = Path(value).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                problems.append(f"{variable}: cannot read the file: {error.strerror}")
-        else:
-            near = difflib.get_close_matches(variable, [*known, *files], n=1, cutoff=0.6)
-            problems.append(f"{variable}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    values, problems, unread = _given(os.environ if environ is None else environ)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            if detail["loc"][0] in unread:
+                continue
             variable = _PREFIX + str(detail["loc"][0]).upper()
             hint = f" (or {variable}_FILE)" if detail["loc"][0] in _SECRETS else ""
             words = "is not set" + hint if detail["type"] == "missing" else detail["msg"].removeprefix("Value error, ")
@@ -132,6 +119,56 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _given(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str], set[str]]:
+    """Return the values set, what is wrong with names and files, and the fields whose file could not be read."""
+    known = {_PREFIX + name.upper(): name for name in Settings.model_fields}
+    files = {variable + "_FILE": name for variable, name in known.items() if name in _SECRETS}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    unread: set[str] = set()
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(_PREFIX) or variable in _ELSEWHERE or variable.startswith("BROKER_BENCH_"):
+            continue
+        if variable in known:
+            values[known[variable]] = value
+        elif variable in files:
+            if variable.removesuffix("_FILE") in environ:
+                problems.append(f"{variable}: {variable.removesuffix('_FILE')} is set, too; set one of them")
+            try:
+                values[files[variable]] = _secret(variable, value)
+            except SettingsError as error:
+                problems += error.problems
+                unread.add(files[variable])
+        else:
+            near = difflib.get_close_matches(variable, [*known, *files], n=1, cutoff=0.6)
+            problems.append(f"{variable}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return values, problems, unread
+
+
+def database_url(environ: Mapping[str, str]) -> str | None:
+    """Return the DSN alone, for commands that need no other setting; None if it is not set.
+
+    Raises:
+        SettingsError: its file cannot be read, or it is set twice.
+    """
+    variable = _PREFIX + "DATABASE_URL"
+    file = environ.get(f"{variable}_FILE")
+    if file is None:
+        return environ.get(variable)
+    if variable in environ:
+        raise SettingsError([f"{variable}_FILE: {variable} is set, too; set one of them"])
+    return _secret(f"{variable}_FILE", file)
+
+
+def _secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError([f"{variable}: cannot read the file: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{variable}: the file is not text"]) from None
 
 
 def shown(settings: Settings) -> dict[str, object]:

@@ -7,14 +7,19 @@ import os
 
 import click
 
+from broker.settings import SettingsError, database_url
 from broker.store.migrate import MigrationError, migrate, pending
 
 
 def run(*, check: bool) -> int:
     """Apply, or tell what would be applied."""
-    dsn = os.environ.get("BROKER_DATABASE_URL")
+    try:
+        dsn = database_url(os.environ)
+    except SettingsError as error:
+        click.echo("\n".join(error.problems), err=True)
+        return 2
     if not dsn:
-        click.echo("BROKER_DATABASE_URL: is not set", err=True)
+        click.echo("BROKER_DATABASE_URL: is not set (or BROKER_DATABASE_URL_FILE)", err=True)
         return 2
     try:
         if check:
