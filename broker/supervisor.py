@@ -31,6 +31,8 @@ _LONGEST_RESTART_S = 5.0
 _STEADY_S = 10.0
 _START_S = 20.0
 _HOPELESS = 3  # starts in a row
+#: Signals that come this close together are one: a shell, `timeout` and a service manager each pass it to the group.
+_ONE_SIGNAL_S = 0.5
 
 AddRoutes = Callable[[web.Application], None]
 
@@ -71,15 +73,20 @@ class Supervisor:
         self._admin: web.AppRunner | None = None
         self._stopping = asyncio.Event()
         self._given_up = asyncio.Event()
+        self._signalled = asyncio.Event()
+        self._signalled_again = asyncio.Event()
+        self._first_signal = 0.0
         self.api_url = self.admin_url = self.edge_url = ""
 
-    async def start(self) -> None:
-        """Listen, start the workers, and wait until all of them are ready.
+    async def start(self) -> bool:
+        """Listen, start the workers, and wait until all are ready; False if a signal came first.
 
         Raises:
             CannotServe: a port is taken, or the workers do not come up.
         """
         settings = self._settings
+        # Before anything is announced: who reads that we are ready may signal in the same moment.
+        self._listen_to_signals()
         try:
             apis = _sockets(settings.api_host, settings.api_port, settings.workers)
             edges = _sockets(settings.edge_host, settings.edge_port, settings.workers)
@@ -90,35 +97,49 @@ class Supervisor:
         self._seats = [_Seat(api, edge) for api, edge in zip(apis, edges, strict=True)]
         await self._start_admin(admin)
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
-        all_ready = asyncio.gather(*(seat.ready.wait() for seat in self._seats))
-        failing = asyncio.create_task(self._given_up.wait(), name="workers fail")
-        await asyncio.wait((all_ready, failing), timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-        failing.cancel()
-        if not all_ready.done():
-            all_ready.cancel()
-            await self.stop()
-            raise CannotServe("The workers did not start; their log says why.")
-        tell_systemd("READY=1")
+        all_ready = asyncio.create_task(self._all_ready(), name="workers ready")
+        others = [asyncio.create_task(self._given_up.wait()), asyncio.create_task(self._signalled.wait())]
+        await asyncio.wait((all_ready, *others), timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        if all_ready.done():
+            tell_systemd("READY=1")
+            log.info("serving", api=self.api_url, admin=self.admin_url, edge=self.edge_url)
+            return True
+        all_ready.cancel()
+        if self._signalled.is_set():
+            return False
+        await self.stop()
+        raise CannotServe("The workers did not start; their log says why.")
 
     async def run_until_signal(self) -> None:
         """Wait for SIGTERM or SIGINT, then drain; a second signal ends at once."""
-        loop = asyncio.get_running_loop()
-        stop, again = asyncio.Event(), asyncio.Event()
-
-        def heard() -> None:
-            (again if stop.is_set() else stop).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, heard)
-        await stop.wait()
+        await self._signalled.wait()
         tell_systemd("STOPPING=1")
         stopping = asyncio.create_task(self.stop(), name="stop")
-        waiting = asyncio.create_task(again.wait(), name="second signal")
+        waiting = asyncio.create_task(self._signalled_again.wait(), name="second signal")
         await asyncio.wait([stopping, waiting], return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             self._signal_all(signal.SIGKILL)
             await stopping
         waiting.cancel()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            if not self._signalled.is_set():
+                self._first_signal = loop.time()
+                self._signalled.set()
+            elif loop.time() - self._first_signal > _ONE_SIGNAL_S:
+                self._signalled_again.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, heard)
+
+    async def _all_ready(self) -> None:
+        for seat in self._seats:
+            await seat.ready.wait()
 
     async def stop(self) -> None:
         """Drain the workers and close."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import aiohttp
 import click
@@ -22,7 +22,7 @@ from aiohttp import web
 from broker import log as logging
 from broker.cli.demo import Identity, identity, numbers, seed
 from broker.embedded import Embedded, EmbeddedError, default_state_dir
-from broker.settings import Settings, SettingsError, load
+from broker.settings import Settings, SettingsError, database_url, load
 from broker.store.crypto import SealBroken, Vault, parse_data_keys, parse_index_key
 from broker.store.database import Database, DatabaseAway
 from broker.store.migrate import MigrationError, migrate
@@ -49,7 +49,7 @@ def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_
     folder = Path(state_dir) if state_dir else default_state_dir()
     try:
         with ExitStack() as stack:
-            dsn = os.environ.get("BROKER_DATABASE_URL")
+            dsn = database_url(os.environ)
             if dsn is None:
                 # Started here, in the main thread: the server ends when this very thread's process does.
                 embedded = Embedded(folder)
@@ -62,8 +62,12 @@ def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_
             environment = _environment(dsn, who, port, workers)
             settings = load(environment)
             log_file = stack.enter_context((folder / "broker.log").open("ab"))
-            logging.configure("error")
+            # Standard output carries the ready line and nothing else.
+            logging.configure("warning", log_file)
             uvloop.run(_up(settings, environment, folder, who, log_file, test_clock=test_clock, as_json=as_json))
+            # Whoever still signals means what is being done already: the database's last checkpoint.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
     except SettingsError as error:
         click.echo("\n".join(error.problems), err=True)
         return 2
@@ -78,11 +82,12 @@ def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_
 
 def _environment(dsn: str, who: Identity, port: int, workers: int) -> dict[str, str]:
     """Return the workers' environment: the user's BROKER_* settings, with what `up` decides on top."""
+    ours = {"BROKER_DATA_KEYS": who.data_keys, "BROKER_INDEX_KEY": who.index_key}
+    given = {name: value for name, value in os.environ.items() if name != "BROKER_DATABASE_URL_FILE"}
     return {
-        **os.environ,
+        **{name: key for name, key in ours.items() if f"{name}_FILE" not in given},
+        **given,
         "BROKER_DATABASE_URL": dsn,
-        "BROKER_DATA_KEYS": os.environ.get("BROKER_DATA_KEYS", who.data_keys),
-        "BROKER_INDEX_KEY": os.environ.get("BROKER_INDEX_KEY", who.index_key),
         "BROKER_API_PORT": str(port),
         "BROKER_ADMIN_PORT": str(port + 1 if port else 0),
         "BROKER_EDGE_PORT": str(port + 2 if port else 0),
@@ -95,7 +100,7 @@ async def _up(
     environment: Mapping[str, str],
     folder: Path,
     who: Identity,
-    log_file: IO[bytes],
+    log_file: BinaryIO,
     *,
     test_clock: bool,
     as_json: bool,
@@ -114,8 +119,8 @@ async def _up(
             worker_log=log_file,
             admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
         )
-        await supervisor.start()
-        _announce(_ready_line(supervisor, settings, emulator, who), folder, as_json=as_json)
+        if await supervisor.start():
+            _announce(_ready_line(supervisor, settings, emulator, who), folder, as_json=as_json)
         await supervisor.run_until_signal()
     finally:
         if emulator.process.returncode is None:
@@ -124,10 +129,10 @@ async def _up(
         await db.close()
 
 
-async def _start_emulator(folder: Path, log_file: IO[bytes]) -> _Emulator:
+async def _start_emulator(folder: Path, log_file: BinaryIO) -> _Emulator:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "broker.cli.child", str(os.getpid()), "--state-dir", str(folder), "--rate", "0", "--json",
-        stdout=PIPE, stderr=log_file,
+        stdout=PIPE, stderr=log_file, start_new_session=True,  # a signal to the group is ours: the workers drain first
     )  # fmt: skip
     assert process.stdout is not None  # noqa: S101 - asked for with PIPE
     try:
@@ -155,8 +160,9 @@ def _add_test_clock(app: web.Application, db: Database, emulator: _Emulator) -> 
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_ADVANCE_S:
             return _json(422, {"detail": f"advance_s must be a number from 0 to {_LONGEST_ADVANCE_S}"})
         row = await db.fetchrow(statements("testclock")["advance"], float(seconds))
-        async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
-            await http.post(f"{emulator.admin}/emulator/clock", json={"advance_s": seconds})
+        if seconds:  # the emulator takes no 0
+            async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
+                await http.post(f"{emulator.admin}/emulator/clock", json={"advance_s": seconds})
         return _json(200, {"ahead_s": row["ahead_s"] if row else 0})
 
     app.router.add_post("/test/clock", advance)

@@ -143,15 +143,18 @@ class Service:
 
 
 @contextmanager
-def up(folder: Path, *options: str, **extra: str) -> Iterator[Service]:
-    """Run ``broker up`` on ``folder`` until the end of the block."""
+def up(
+    folder: Path, *options: str, group: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """Run ``broker up`` on ``folder`` until the end of the block; ``group``: as leader of a process group."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command("up", "--port", "0", "--json", "--state-dir", str(folder), *options),
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment(**extra),
+            env=environment(**settings or {}),
             cwd=CHECKOUT,
+            start_new_session=group,
         )
         try:
             yield Service(process, orjson.loads(first_line(process, errors)), folder)
@@ -235,6 +238,10 @@ class Client:
     async def fault(self, interface: str, kind: str, **fields: Any) -> None:
         """Put a fault in force at the platform."""
         await self.emulator("POST", "faults", {"interface": interface, "kind": kind, **fields})
+
+    async def fault_hits(self) -> int:
+        """How often the faults in force have hit."""
+        return sum(item["hits"] for item in (await self.emulator("GET", "faults"))["items"])
 
     async def call(self, caller: str, dialled: str) -> Json:
         """Place a call."""

@@ -19,7 +19,7 @@ _QUICK = {
 
 async def test_a_repeat_after_a_crash_finds_the_binding() -> None:
     """The worker is killed after the claim was committed: the repeat with the same key gets that very binding."""
-    with state_folder(memory()) as folder, up(folder, "--workers", "1", **_QUICK) as service:
+    with state_folder(memory()) as folder, up(folder, "--workers", "1", settings=_QUICK) as service:
         async with client_of(service) as client:
             fields = {"a": phone(), "b": phone(), "order_id": "once"}
             headers = {"Idempotency-Key": "crash", "Request-Timeout": "1"}
