@@ -14,23 +14,40 @@ find_python() {
 }
 
 install() { # extras
-  local python stamp wanted
+  local python stamp=.venv/.installed wanted
   python=$(find_python)
   wanted="$1 $(cat pyproject.toml constraints.txt | "$python" -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
-  stamp=.venv/.installed
-  # The fuller set serves the smaller one, so `up` after `test` installs nothing.
-  if [ -f "$stamp" ] && grep -qF "${wanted#* }" "$stamp" && { grep -q '^embedded,dev' "$stamp" || [ "$(cat "$stamp")" = "$wanted" ]; }; then
+  if installed; then
     return
   fi
   if [ ! -w . ]; then
     echo "This folder is not writable for $(id -un): clone the project somewhere of your own." >&2
     return 1
   fi
+  # Scripts that start together install once: the lock is on this very file, and Python takes it because not every
+  # system has flock(1). It belongs to descriptor 9, so it lasts until that is closed, whatever ends this shell.
+  exec 9<scripts/env.sh
+  "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+  installed || make_environment "$1"
+  exec 9<&-
+}
+
+installed() { # The fuller set serves the smaller one, so `up` after `test` installs nothing.
+  [ -x .venv/bin/python ] && [ -f "$stamp" ] && grep -qF "${wanted#* }" "$stamp" \
+    && { grep -q '^embedded,dev' "$stamp" || [ "$(cat "$stamp")" = "$wanted" ]; }
+}
+
+make_environment() { # extras
   echo "Installing into .venv (once) ..." >&2
   # Some distributions ship venv without ensurepip; pip can install into such an environment from outside.
-  [ -x .venv/bin/python ] || "$python" -m venv .venv 2>/dev/null || "$python" -m venv --clear --without-pip .venv
+  [ -x .venv/bin/python ] || "$python" -m venv .venv >/dev/null 2>&1 || "$python" -m venv --clear --without-pip .venv
   local pip=(.venv/bin/python -m pip)
   "${pip[@]}" --version >/dev/null 2>&1 || pip=("$python" -m pip --python .venv/bin/python)
+  if ! "${pip[@]}" --version >/dev/null 2>&1; then
+    echo "$python has no pip (22.3 or newer): install it (Debian: apt install python3-pip), or set PYTHON to one that has." >&2
+    return 1
+  fi
   "${pip[@]}" install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]" >&2
-  echo "$wanted" >"$stamp"
+  echo "$wanted" >"$stamp.new"
+  mv "$stamp.new" "$stamp"
 }
