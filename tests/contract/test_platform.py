@@ -40,7 +40,6 @@ async def test_suspended_by_the_platform_is_503(client: Client, code: str) -> No
     assert int(answer.headers["Retry-After"]) > 0
 
 
-@pytest.mark.xfail(strict=True, reason="migrations/0002: `old line` in rechoose() is the geometric type, not the table")
 async def test_another_x_is_tried_when_the_platform_refuses_one(client: Client) -> None:
     """A full or foreign X costs the order nothing: another one is bound and answered."""
     await client.fault("bind", "code", code="1012008", count=1)
