@@ -17,11 +17,21 @@ from uuid import UUID
 _PUBLIC = re.compile(r"bnd_[0-9a-v]{32}")
 
 
+_RANDOM_BYTES = 10
+_RANDOM_MASK = ~(0xF << 76) & ~(0x3 << 62)
+_MARKS = (0x7 << 76) | (0x2 << 62)  # version 7, RFC 9562's variant
+_random: list[bytes] = []
+os.register_at_fork(after_in_child=_random.clear)
+
+
 def new_id() -> UUID:
     """Return a new UUID v7: 48 bits of milliseconds, 74 random bits."""
+    if not _random:
+        # In blocks: a system call for each id would be the larger half of its cost.
+        block = os.urandom(_RANDOM_BYTES * 256)
+        _random.extend(block[at : at + _RANDOM_BYTES] for at in range(0, len(block), _RANDOM_BYTES))
     high = (time.time_ns() // 1_000_000) << 80
-    low = int.from_bytes(os.urandom(10), "big")
-    return UUID(int=(high | low) & ~(0xF << 76) & ~(0x3 << 62) | (0x7 << 76) | (0x2 << 62))
+    return UUID(int=(high | int.from_bytes(_random.pop(), "big")) & _RANDOM_MASK | _MARKS)
 
 
 def public_id(pool_id: int, row_id: UUID) -> str:

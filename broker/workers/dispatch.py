@@ -16,6 +16,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
+from broker.flows.bind import let_go
 from broker.flows.calls import Active, Failed, PlatformCall, Released
 from broker.platform.protocol import Answer, AxbBinding, Verdict
 from broker.store import calls as store
@@ -88,7 +89,7 @@ class Dispatcher:
         self.leaving = True
         for call in self._running:
             if call.done is not None:
-                call.done.cancel()
+                let_go(call.done)
 
     async def drain(self, grace_s: float) -> None:
         """Finish what is being sent; give the rest back so that another instance takes it at once."""

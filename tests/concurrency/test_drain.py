@@ -30,7 +30,7 @@ async def test_a_waiting_order_is_answered_and_finished_by_the_next_start() -> N
                 code = await asyncio.to_thread(service.process.wait, 20)
                 assert code == 0
                 assert time.monotonic() - began < 15
-        with up(folder, "--workers", "1", BROKER_RESCUE_INTERVAL_S="0.2") as service:
+        with up(folder, "--workers", "1", settings={"BROKER_RESCUE_INTERVAL_S": "0.2"}) as service:
             async with client_of(service) as client:
                 shown = await client.until(answer.body["id"], "active")
                 held = await client.platform_bindings()

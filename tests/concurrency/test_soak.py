@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 @asynccontextmanager
 async def narrow_service(folder: Path, *planted: str, **extra: str) -> AsyncIterator[Service]:
     """A broker with two workers on 60 X, cap 20 and a second of quarantine; ``planted`` is SQL run before the load."""
-    with up(folder, "--workers", "2", **extra) as service:
+    with up(folder, "--workers", "2", settings=extra) as service:
         db = await asyncpg.connect(service.database)
         try:
             await db.execute("UPDATE app SET cap = $1, quarantine_s = $2", CAP, QUARANTINE_S)
