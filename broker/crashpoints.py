@@ -1,7 +1,7 @@
-"""Named places where a test may kill or freeze this process: ``BROKER_TEST_CRASH_AT=PLACE:kill|stop:NTH[:FLAGFILE]``.
+"""Named places where a test may kill or freeze this process: ``BROKER_TEST_CRASH_AT=PLACE:kill|stop:NTH``.
 
-With a flag file, of all processes that share it only the first one to get there is hit, and only once: it makes the
-file, with its process id in it. Off (one comparison) unless the variable is set.
+With ``TEST_CRASH_ONCE=FILE`` as well, of all processes that share the file only the first one to get there is hit, and
+only once: it makes the file, with its process id in it. Off (one comparison) unless the first variable is set.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ PLACES = ("after_commit", "after_send", "after_answer", "before_settle", "mid_dr
 
 class _Plan:
     def __init__(self, spec: str) -> None:
-        place, action, nth, *flag = spec.split(":", 3)
+        place, action, nth = spec.split(":")
         if place not in PLACES or action not in {"kill", "stop"}:
-            raise ValueError(
-                "BROKER_TEST_CRASH_AT must be PLACE:kill|stop:NTH[:FLAGFILE] with PLACE of " + ", ".join(PLACES)
-            )
+            raise ValueError(f"BROKER_TEST_CRASH_AT must be PLACE:kill|stop:NTH with PLACE of {', '.join(PLACES)}")
         self.place = place
         self.signal = signal.SIGKILL if action == "kill" else signal.SIGSTOP
         self.left = int(nth)
-        self.flag = flag[0] if flag else None
+        self.once = os.environ.get("TEST_CRASH_ONCE")
 
     def is_ours(self) -> bool:
         """Tell whether this process is the one to be hit."""
-        if self.flag is None:
+        if self.once is None:
             return True
         try:
-            file = os.open(self.flag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            file = os.open(self.once, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return False
         os.write(file, str(os.getpid()).encode())

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -130,16 +130,21 @@ class Service:
 async def service(folder: Path, *, database: str | None, **environment: str) -> AsyncIterator[Service]:
     """Run ``broker up`` on ``database`` (None: its own embedded one); whatever happens, nothing of it stays."""
     flag = folder / "crashed"
-    given = {name: value.replace("FLAG", str(flag)) for name, value in environment.items()}
-    settings = {**_clean(os.environ), **given} | ({"BROKER_DATABASE_URL": database} if database else {})
+    complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed below; a file in the folder would give that an owner
+    settings = {**_clean(os.environ), "TEST_CRASH_ONCE": str(flag), **environment}
+    if database is not None:
+        settings["BROKER_DATABASE_URL"] = database
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--state-dir", str(folder),
-        stdout=PIPE, stderr=subprocess.DEVNULL, env=settings, cwd=_CHECKOUT,
+        stdout=PIPE, stderr=complaints, env=settings, cwd=_CHECKOUT,
     )  # fmt: skip
     assert process.stdout is not None
     family: set[int] = {process.pid}
     try:
-        told = orjson.loads(await asyncio.wait_for(process.stdout.readline(), START_S))
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        complaints.seek(0)
+        assert line, complaints.read().decode()
+        told = orjson.loads(line)
         family |= descendants(process.pid)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
             running = Service(process, folder, told, http, flag)
@@ -150,6 +155,7 @@ async def service(folder: Path, *, database: str | None, **environment: str) -> 
             if not running.stopped:
                 assert await running.stop() == 0
     finally:
+        complaints.close()
         family |= descendants(process.pid)
         if process.returncode is None:
             process.kill()

@@ -20,7 +20,7 @@ NTH = 25
 
 async def killed(folder: Path, database: str, place: str) -> float:
     """Run load over a worker that is killed; return how long after its death its last call was settled."""
-    async with service(folder, database=database, **QUICK, BROKER_TEST_CRASH_AT=f"{place}:kill:{NTH}:FLAG") as running:
+    async with service(folder, database=database, **QUICK, BROKER_TEST_CRASH_AT=f"{place}:kill:{NTH}") as running:
         load = Load(running)
         await load.run(ORDERS)
         assert await running.crashed(within_s=1) in running.workers
@@ -46,7 +46,7 @@ async def thawed_without_effect(running: Service, pid: int) -> None:
 
 async def stopped(folder: Path, database: str, place: str) -> float:
     """Run load over a worker that freezes past its leases; return how long after that its last call was settled."""
-    async with service(folder, database=database, **QUICK, BROKER_TEST_CRASH_AT=f"{place}:stop:{NTH}:FLAG") as running:
+    async with service(folder, database=database, **QUICK, BROKER_TEST_CRASH_AT=f"{place}:stop:{NTH}") as running:
         load = Load(running)
         await load.run(ORDERS)
         pid = await running.crashed(within_s=1)
@@ -78,7 +78,7 @@ async def test_killed_at_default_times(make_database: Callable[[], str], folder:
     Only the time after which an X is given up is shorter: a bind that was released before its taker-over finds nothing
     of it at the platform is held that long on purpose.
     """
-    faults = {"BROKER_PLATFORM_ABSENCE_S": "1", "BROKER_TEST_CRASH_AT": f"after_send:kill:{NTH}:FLAG"}
+    faults = {"BROKER_PLATFORM_ABSENCE_S": "1", "BROKER_TEST_CRASH_AT": f"after_send:kill:{NTH}"}
     async with service(folder, database=make_database(), **faults) as running:
         load = Load(running)
         await load.run(ORDERS)
