@@ -220,7 +220,8 @@ BEGIN
   END IF;
   UPDATE line AS l SET state = 'failed', seat = NULL, sweep_at = NULL
   WHERE l.pool_id = p_pool AND l.id = p_old_line RETURNING l.* INTO old;
-  UPDATE slot AS s SET until = broker_now() + p_bar
+  -- Barred with everybody, so with oneself as counterpart: else two refused X numbers would be tried in turn for ever.
+  UPDATE slot AS s SET until = broker_now() + p_bar, counterpart_key = s.party_key
   FROM (VALUES (old.a_key), (old.b_key)) AS v (party_key)
   WHERE s.pool_id = p_pool AND s.party_key = v.party_key AND s.x_id = old.x_id AND s.line_id = p_old_line;
   SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line FOR UPDATE;
