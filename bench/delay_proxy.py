@@ -1,7 +1,7 @@
 """A TCP proxy that holds every piece of data for half of a given round trip, in each direction.
 
-``python -m bench.delay_proxy HOST PORT ROUND_TRIP_MS`` prints the port it listens on (127.0.0.1) and runs until its input
-ends. Timers of event loops count milliseconds; this one uses a ``timerfd`` (Linux), which is good for 0.05 ms.
+``python -m bench.delay_proxy HOST PORT ROUND_TRIP_MS`` prints the port it listens on (127.0.0.1) and runs until its
+input ends. Timers of event loops count milliseconds; this one uses a ``timerfd`` (Linux), which is good for 0.05 ms.
 """
 
 from __future__ import annotations

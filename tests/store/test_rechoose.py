@@ -49,12 +49,13 @@ async def test_a_pending_binding_moves_to_another_x(shop: Shop) -> None:
     assert await shop.wrong_books() == []
 
 
-async def test_the_given_up_x_is_barred_for_others(shop: Shop) -> None:
-    """An X given up after a refusal is barred for both parties with anybody else until the bar ends."""
+async def test_the_given_up_x_is_barred(shop: Shop) -> None:
+    """An X given up after a refusal is barred for both parties until the bar ends, with each other too."""
     await shop.test_clock()
     old = await shop.won(shop.claim(_A, _B))
     assert await _rechoose(shop, _other_x(old, 1)) == "won"
     assert await shop.reserve(shop.claim(_A, _C)) == ["barred"]
+    assert await shop.reserve(shop.claim(_A, _B)) == ["barred"]
     await shop.advance(_BAR_S + 1)
     assert await shop.reserve(shop.claim(_A, _C)) == ["won"]
 
