@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import pytest
-
 from broker.clock import boottime
 from broker.domain.choice import Policy
 from broker.domain.phone import PhoneNumber
@@ -40,9 +38,6 @@ from tests.emulator.support import KEY, SECRET, Emulated, Json
 
 T = TypeVar("T")
 
-#: Goes when rechoose() of migrations/0002 bars the old X for the same pair too (``counterpart_key = s.party_key``, as
-#: settle_ended() does): a slot that rests for a pair is free for that very pair.
-same_pair_is_not_barred = pytest.mark.xfail(reason="a refused X is given to the same pair again at once", strict=True)
 
 QUICK = Timing(
     lease_s=8.0,

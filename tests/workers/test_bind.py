@@ -9,7 +9,7 @@ import pytest
 from broker.errors import PoolExhausted
 from broker.flows.calls import Active, Failed
 from tests.emulator.support import Emulated
-from tests.workers.rig import Instance, effects, requests, same_pair_is_not_barred
+from tests.workers.rig import Instance, effects, requests
 
 A, B, C, D = "+8613900000001", "+8613900000002", "+8613900000003", "+8613900000004"
 
@@ -69,7 +69,6 @@ async def test_a_refused_x_is_replaced(one: Instance, code: str) -> None:
     assert len(effects(await one.emu.ledger(), "bind")) == 1
 
 
-@same_pair_is_not_barred
 async def test_all_x_refused_is_pool_exhausted(one: Instance) -> None:
     """When the platform refuses every X of the pool, the bind fails with pool_exhausted."""
     await one.emu.fault(interface="bind", kind="code", http=403, code="1012008")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
-
 from broker.flows.batching import Batcher
 
 
-@pytest.mark.xfail(reason="a submit between a batch's last look and its done callback wakes nobody", strict=True)
 async def test_an_item_that_comes_as_the_last_batches_end_is_not_forgotten() -> None:
     """Submitted in the turn of the loop in which all running batches end, an item still gets its statement."""
     statements: list[asyncio.Future[None]] = []

@@ -9,7 +9,7 @@ from broker.flows.calls import Active, Failed
 from broker.platform.protocol import Answer, AxbBind, Verdict
 from tests.emulator.support import X1, Emulated
 from tests.workers.fake import FakeAxb
-from tests.workers.rig import Instance, effects, eventually, instance, milliseconds, requests, same_pair_is_not_barred
+from tests.workers.rig import Instance, effects, eventually, instance, milliseconds, requests
 
 A, B, C = "+8613900000001", "+8613900000002", "+8613900000003"
 
@@ -123,7 +123,6 @@ async def test_the_x_of_a_conflict_is_barred_for_both(one: Instance) -> None:
     assert [row["x"] for row in requests(await one.emu.ledger(), "bind")].count(X1) == 2
 
 
-@same_pair_is_not_barred
 async def test_the_x_of_a_conflict_is_barred_for_the_same_pair(one: Instance) -> None:
     """Even when no other X is left the pair does not get the one where a stranger was found."""
     await one.emu.bound(X1, A, C)
