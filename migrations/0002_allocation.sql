@@ -208,7 +208,7 @@ CREATE FUNCTION rechoose(
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-  old line%ROWTYPE; -- plain "line" is PostgreSQL's geometric type
+  old record; -- not the row type: "line" is also the name of a geometric type
   bound binding%ROWTYPE;
   result text;
 BEGIN

@@ -62,20 +62,29 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._queue.append((item, future))
+        self._wake()
+        return await future
+
+    def _wake(self) -> None:
         if not self._woken and len(self._tasks) < self._in_flight:
             # At the end of this turn of the loop: what arrives in the same turn shares the statement.
             self._woken = True
-            loop.call_soon(self._start)
-        return await future
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._woken = False
         while self._queue and len(self._tasks) < self._in_flight:
             task = asyncio.create_task(self._work(), name=f"batch {self._name}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._finished)
             if len(self._queue) <= self._size:
                 break
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._queue:
+            # Queued between the task's last look and its end.
+            self._wake()
 
     async def _work(self) -> None:
         while batch := self._take():

@@ -85,7 +85,10 @@ def problem_of(failed: Failed) -> Problem:
                 "The platform has suspended this app.", code="app_suspended", retry_after_s=60, extra=platform
             )
         case "pool_exhausted":
-            return PoolExhausted("The platform refused the chosen X and no other may be given to this pair now.")
+            return PoolExhausted(
+                "The platform refused the chosen X and no other may be given to this pair now.",
+                extra={"reasons": {"refused_by_platform": 1}},
+            )
         case reason:
             return PlatformRefused(
                 failed.detail

@@ -167,7 +167,6 @@ async def test_a_503_before_anything_was_made_is_not_stored(service: Service) ->
         assert (answer.status, answer.body["x"]) == (201, numbers[0])
 
 
-@pytest.mark.xfail(strict=True, reason="store/sql/idempotency.sql: forget keeps the link to the failed binding")
 @pytest.mark.parametrize(("code", "status"), [("1010003", 502), ("1010004", 503)])
 async def test_a_5xx_of_the_platform_is_not_stored(client: Client, code: str, status: int) -> None:
     """Once an operator has mended what the platform refused, the same key binds."""

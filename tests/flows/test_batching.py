@@ -148,9 +148,6 @@ async def test_a_waiter_that_went_away_harms_nobody() -> None:
     assert gone.cancelled()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="Batcher._work ends, submit still counts its task, nobody takes the queue"
-)
 async def test_a_submit_in_the_moment_a_batch_ends_is_not_forgotten() -> None:
     """Whoever submits as soon as its first result is there is served, also when nobody else comes along."""
     batcher = Batcher[int, int]("test", Statement(), in_flight=1)

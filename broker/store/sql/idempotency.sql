@@ -6,7 +6,12 @@ SELECT ord FROM finish_keys($1, $2, $3, $4, $5, $6, $7);
 
 -- name: forget
 -- 429 and 5xx are not kept: the key is free for the next try, unless a binding was made under it.
-UPDATE idempotency AS d SET busy_until = broker_now()
+UPDATE idempotency AS d
+SET busy_until = broker_now(),
+    -- A binding that failed is no reason to fail again.
+    (pool_id, binding_id) = (
+      SELECT m.pool_id, m.id FROM (VALUES (true)) AS one (it)
+      LEFT JOIN binding AS m ON m.pool_id = d.pool_id AND m.id = d.binding_id AND m.state <> 'failed')
 WHERE d.app_id = $1 AND d.caller_id = $2 AND d.key_hash = $3 AND d.token = $4 AND d.status IS NULL;
 
 -- name: sweep
