@@ -120,6 +120,7 @@ def test_a_keyring_is_read_in_order() -> None:
         (f"1:{_encoded(16)}", "entry 1 has 16 bytes, not 32"),
         (f"1:{_encoded()},1:{_encoded()}", "two entries have the same number"),
     ],
+    ids=str,
 )
 def test_a_bad_keyring_is_named_without_its_keys(text: str, message: str) -> None:
     """The message says which entry is wrong and how, and holds no key material."""
@@ -131,7 +132,7 @@ def test_a_bad_keyring_is_named_without_its_keys(text: str, message: str) -> Non
         assert not encoded or encoded not in str(refused.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("%%%", "the key is not base64"), (_encoded(31), "has 31 bytes")])
+@pytest.mark.parametrize(("text", "message"), [("%%%", "the key is not base64"), (_encoded(31), "has 31 bytes")], ids=["no base64", "short"])
 def test_a_bad_index_key_is_refused(text: str, message: str) -> None:
     """The index key is 32 bytes of base64."""
     with pytest.raises(KeyringError, match=message):
