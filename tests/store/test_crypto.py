@@ -120,7 +120,7 @@ def test_a_keyring_is_read_in_order() -> None:
         (f"1:{_encoded(16)}", "entry 1 has 16 bytes, not 32"),
         (f"1:{_encoded()},1:{_encoded()}", "two entries have the same number"),
     ],
-    ids=str,
+    ids=[f"case{number}" for number in range(10)],
 )
 def test_a_bad_keyring_is_named_without_its_keys(text: str, message: str) -> None:
     """The message says which entry is wrong and how, and holds no key material."""
