@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 import zlib
@@ -16,18 +15,12 @@ _ALPHABET = string.ascii_letters + string.digits
 _PREFIX = "bbk_"
 _SECRET_CHARS = 32
 _CHECK_CHARS = 6
-_FORM = re.compile(rf"{_PREFIX}[A-Za-z0-9]{{{_SECRET_CHARS + _CHECK_CHARS}}}")
 
 
 def new_key() -> str:
-    """Return a new API key: a prefix that scanners find, 190 random bits, a checksum."""
+    """Return a new API key: a prefix that scanners find, 190 random bits, a checksum that tells them a key from noise."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_CHARS))
     return _PREFIX + body + _check(body)
-
-
-def well_formed(key: str) -> bool:
-    """Tell a mistyped key from an unknown one without asking anybody."""
-    return _FORM.fullmatch(key) is not None and _check(key[len(_PREFIX) : -_CHECK_CHARS]) == key[-_CHECK_CHARS:]
 
 
 def authorize(request: web.Request, registry: Registry, scope: str) -> Key:
@@ -38,7 +31,7 @@ def authorize(request: web.Request, registry: Registry, scope: str) -> Key:
         Forbidden: the key may not do this.
     """
     scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
-    key = registry.key(presented.strip()) if scheme.lower() == "bearer" and well_formed(presented.strip()) else None
+    key = registry.key(presented.strip()) if scheme.lower() == "bearer" else None
     if key is None:
         raise Unauthorized("Send a valid API key as 'Authorization: Bearer bbk_...'.")
     if scope not in key.scopes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -135,16 +135,20 @@ class _Protocol(RequestHandler):
         """Answer as aiohttp does, but with a problem that repeats nothing of what was sent."""
         response = super().handle_error(request, status, exc, message)
         problem = BadRequest("This is not readable as HTTP/1.1.") if status < 500 else Problem()  # noqa: PLR2004
-        request_id = f"req_{uuid4().hex}"
+        request_id = _new_request_id()
         answer = to_http(problem_reply(problem, request_id), request_id)
         if response.keep_alive is False:
             answer.force_close()
         return answer
 
 
+def _new_request_id() -> str:
+    return "req_" + os.urandom(16).hex()
+
+
 def _request_id(request: web.BaseRequest) -> str:
     presented = request.headers.get("X-Request-Id", "")
-    return presented if _REQUEST_ID.fullmatch(presented) else f"req_{uuid4().hex}"
+    return presented if _REQUEST_ID.fullmatch(presented) else _new_request_id()
 
 
 def _traceparent(request: web.Request) -> str | None:

@@ -73,7 +73,7 @@ class Registry:
 
 def hash_key(presented: str) -> bytes:
     """Return how an API key is stored."""
-    return hashlib.sha256(presented.encode()).digest()
+    return hashlib.sha256(presented.encode(errors="surrogateescape")).digest()
 
 
 async def version(db: Database) -> int:

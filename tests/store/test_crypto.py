@@ -132,7 +132,9 @@ def test_a_bad_keyring_is_named_without_its_keys(text: str, message: str) -> Non
         assert not encoded or encoded not in str(refused.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("%%%", "the key is not base64"), (_encoded(31), "has 31 bytes")], ids=["no base64", "short"])
+@pytest.mark.parametrize(
+    ("text", "message"), [("%%%", "the key is not base64"), (_encoded(31), "has 31 bytes")], ids=["no base64", "short"]
+)
 def test_a_bad_index_key_is_refused(text: str, message: str) -> None:
     """The index key is 32 bytes of base64."""
     with pytest.raises(KeyringError, match=message):
