@@ -18,7 +18,7 @@ _CHECK_CHARS = 6
 
 
 def new_key() -> str:
-    """Return a new API key: a prefix that scanners find, 190 random bits, a checksum that tells them a key from noise."""
+    """Return a new API key: a prefix and a checksum by which scanners know it, 190 random bits between."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_CHARS))
     return _PREFIX + body + _check(body)
 

@@ -46,6 +46,7 @@ class _Item:
     line_id: UUID = field(default_factory=new_id)
     place: int = 0
     losses: int = 0
+    queued: bool = True
     refused: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -144,6 +145,7 @@ class Allocator:
         while self._queue and len(batch) < self._size and looked < 4 * self._size:
             looked += 1
             item = self._queue.popleft()
+            item.queued = False
             if item.future.done():
                 continue
             if item.deadline <= now:
@@ -155,6 +157,8 @@ class Allocator:
                 if item.losses >= _PATIENCE:
                     break
         self._queue.extendleft(reversed(skipped))
+        for item in skipped:
+            item.queued = True
         for item in batch:
             self._parties.update(item.parties())
         return batch
@@ -170,8 +174,9 @@ class Allocator:
             else:
                 log.warning("allocation_split", items=len(batch), error=type(error).__name__)
                 for item in batch:
-                    item.losses = max(item.losses, _PATIENCE)
-                    self._again(item)
+                    if not item.queued:
+                        item.losses = max(item.losses, _PATIENCE)
+                        self._again(item)
         finally:
             self._parties -= held
 
@@ -249,8 +254,7 @@ class Allocator:
         if item.place + 1 < len(order.pools):
             item.place += 1
             item.losses = 0
-            self._queue.append(item)
-            self._wake()
+            self._requeue(item)
             return
         _refuse(
             item,
@@ -293,6 +297,9 @@ class Allocator:
                 memory.heat[claim.x_id] += 1
                 if not item.future.done():
                     item.future.set_result(Allocated(claim, item.pool, created_at, asked_at))
+                elif claim.key_hash is None:
+                    # Whoever asked is gone and knows no id to ask for.
+                    self.abandoned.append(ReleaseAsk(claim.pool_id, claim.binding_id, claim.app_id))
             case "superseded":
                 _refuse(
                     item,
@@ -311,10 +318,12 @@ class Allocator:
     def _again(self, item: _Item) -> None:
         """Queue a loser again, a little later each time: the winner's transaction is over in milliseconds."""
         item.losses += 1
+        item.queued = True
         loop = asyncio.get_running_loop()
         loop.call_later(random.uniform(0.0005, 0.004 * item.losses), self._requeue, item)  # noqa: S311 - jitter
 
     def _requeue(self, item: _Item) -> None:
+        item.queued = True
         self._queue.append(item)
         self._wake()
 
