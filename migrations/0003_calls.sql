@@ -192,6 +192,24 @@ $$;
 COMMENT ON FUNCTION release_bindings IS
   'Begins the release. Returned with line_state active: an unbind call (no, token 1) is ours to send. With pending: the bind is still under way, its settling sends the unbind. Not returned: nothing to release.';
 
+CREATE FUNCTION end_unbound(p_pool integer, p_line uuid, p_no smallint, p_token integer) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  PERFORM FROM platform_call AS c
+  WHERE c.pool_id = p_pool AND c.line_id = p_line AND c.no = p_no AND c.token = p_token AND c.settled_at IS NULL
+  FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  UPDATE binding AS b SET state = 'released', reason = coalesce(b.reason, 'released'), ended_at = broker_now()
+  WHERE b.line_id = p_line AND b.state = 'releasing';
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION end_unbound IS
+  'The platform holds nothing of a line that is being released, so its bindings are released now. The line keeps its X until a bind that was sent can no longer come late. False: the call is not ours any more.';
+
 CREATE FUNCTION sweep_lines(p_limit integer, p_grace interval)
 RETURNS TABLE (expired bigint, withdrawn bigint)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

@@ -153,6 +153,12 @@ async def settle_ended(db: Database, items: Sequence[Ended]) -> list[datetime | 
     return [found.get(place) for place in range(1, len(items) + 1)]
 
 
+async def end_unbound(db: Database, key: CallKey) -> bool:
+    """Report the bindings of a line that was never bound released, while the line keeps its X; False = not ours."""
+    row = await db.fetchrow(statements("calls")["end_unbound"], key.pool_id, key.line_id, key.no, key.token)
+    return bool(row and row["ours"])
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """Granted send slots: slot k (from 0) starts max(0, first_s + k * every_s) seconds after the answer."""

@@ -139,6 +139,9 @@ class Dispatcher:
                 await self._adopt(call, found)
                 return
             if call.unwanted:
+                # Nobody is behind X: who asked for the release need not wait until it is proven for ever.
+                if not await store.end_unbound(self._db, call.key):
+                    raise NotOurs
                 await self._fail(call, Failed("withdrawn"), Answer(Verdict.NOT_FOUND))
                 return
             try:

@@ -75,8 +75,8 @@ async def test_killed_or_frozen(make_database: Callable[[], str], tmp_path: Path
 async def test_killed_at_default_times(make_database: Callable[[], str], folder: Path) -> None:
     """With the leases and sweeps that users get, a killed worker's calls are settled within 15 s.
 
-    Only the time after which an X is given up is shorter: a bind that was released before its taker-over finds nothing
-    of it at the platform is held that long on purpose.
+    Only the time after which an X is given up is shorter: of a bind that was released before its taker-over found
+    nothing of it at the platform, the X is held that long on purpose (the binding itself is released at once).
     """
     faults = {"BROKER_PLATFORM_ABSENCE_S": "1", "BROKER_TEST_CRASH_AT": f"after_send:kill:{NTH}"}
     async with service(folder, database=make_database(), **faults) as running:

@@ -203,3 +203,23 @@ async def test_rescued_and_unwanted(one: Instance) -> None:
     assert [line["state"] for line in await one.lines()] == ["released"]
     assert [row["state"] for row in await one.rows("SELECT state FROM binding")] == ["released"]
     assert allocated.x == X1
+
+
+async def test_a_release_before_the_rescue_does_not_wait_for_the_proof(seeded: str, emu: Emulated) -> None:
+    """With nothing at the platform the binding is released at once; its X stays held until nothing can come late."""
+    async with instance(seeded, emu, absence_s=2.0) as one:
+        await one.allocator.allocate(one.order(A, B), within_s=5)
+        await one.db.fetch("UPDATE line SET state = 'releasing'")
+        await one.db.fetch("UPDATE binding SET state = 'releasing'")
+        await one.end_leases()
+        await one.rescue()
+
+        async def released() -> bool:
+            return [row["state"] for row in await one.rows("SELECT state FROM binding")] == ["released"]
+
+        await eventually(released, within_s=1.5)
+        assert await one.held() == [(X1, True), (X1, True)]
+        assert [line["state"] for line in await one.lines()] == ["releasing"]
+        await one.idle()
+        assert [line["state"] for line in await one.lines()] == ["released"]
+        assert await one.held() == []
