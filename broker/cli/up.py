@@ -106,7 +106,12 @@ async def _up(
     as_json: bool,
 ) -> None:
     await migrate(settings.database_url)
-    db = Database(settings.database_url, connections=2, timeout_s=settings.db_timeout_s)
+    db = Database(
+        settings.database_url,
+        connections=2,
+        timeout_s=settings.db_timeout_s,
+        statement_cache=settings.db_statement_cache,
+    )
     await db.open()
     emulator = await _start_emulator(folder / "emulator", log_file)
     try:
