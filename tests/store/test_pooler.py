@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
 from broker.store.database import Database
-from tests.contract.service import wait_until
-from tests.pg import state_folder
+from tests.pooler import pooled
 from tests.store.shop import open_shop
-
-_PGBOUNCER = os.environ.get("BROKER_TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
-    """The test's database behind a pooler with two server connections."""
-    if _PGBOUNCER is None:
-        pytest.skip("pgbouncer is not installed; BROKER_TEST_PGBOUNCER may name its program")
-    to = urlsplit(database_url)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with state_folder() as folder:
-        (folder / "ini").write_text(
-            f"[databases]\npooled = host={to.hostname} port={to.port} dbname={to.path[1:]} "
-            f"user={to.username} password={to.password}\n"
-            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nunix_socket_dir=\nauth_type=any\n"
-            "pool_mode=transaction\ndefault_pool_size=2\n"
-        )
-        folder.chmod(0o755)
-        # It refuses root, and reads its settings as the account that it runs as.
-        account = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
-        with subprocess.Popen([_PGBOUNCER, folder / "ini"], stderr=subprocess.DEVNULL, user=account) as pooler:
-            wait_until(lambda: _listens(port), "pgbouncer listens")
-            yield f"postgresql://anybody@127.0.0.1:{port}/pooled?sslmode=disable"
-            pooler.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
+    """The test's database behind a pooler."""
+    with pooled(database_url) as url:
+        yield url
 
 
 async def test_every_statement_gets_its_own_answer(pooled_url: str) -> None:
