@@ -85,6 +85,13 @@ Phone = Annotated[
     PlainValidator(_phone),
     WithJsonSchema({"type": "string", "pattern": r"^[+][1-9][0-9]{6,14}$", "examples": ["+8613900000001"]}),
 ]
+Ttl = Annotated[
+    int,
+    AfterValidator(_ttl),
+    WithJsonSchema(
+        {"type": "integer", "anyOf": [{"const": 0}, {"minimum": _SHORTEST_TTL_S, "maximum": _LONGEST_TTL_S}]},
+    ),
+]
 PoolName = Annotated[str, Field(min_length=1, max_length=63)]
 AreaCode = Annotated[str, Field(min_length=3, max_length=4)]
 
@@ -99,7 +106,7 @@ class BindRequest(BaseModel):
     pool: PoolName | None = None
     area_code: AreaCode | None = None
     areas: Annotated[list[AreaCode], Field(min_length=1, max_length=50)] | None = None
-    ttl_s: Annotated[int, AfterValidator(_ttl)] | None = None
+    ttl_s: Ttl | None = None
     direction: Literal["both", "a_to_b", "b_to_a"] = "both"
     policy: Literal["pack", "sticky", "avoid_sticky", "spread"] | None = None
     order_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)] | None = None

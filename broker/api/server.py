@@ -11,11 +11,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 from aiohttp.web_protocol import RequestHandler
 
-from broker.api import parse, problems
+from broker.api import docs, parse, problems
 from broker.api.auth import authorize
 from broker.api.context import SERVICES, Heard, Reply, Services
 from broker.api.health import Conditions, add_health
 from broker.api.idempotent import once
+from broker.api.openapi import Description, document
+from broker.api.operations import OPEN
 from broker.api.reply import problem_reply, to_http
 from broker.api.routes import ROUTES, Route
 from broker.clock import boottime
@@ -37,6 +39,9 @@ def build(services: Services, conditions: Conditions) -> web.Application:
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, _endpoint(route))
     app.router.add_get("/problems", problems.page)
+    app.router.add_get("/docs", docs.page)
+    app.router.add_get("/docs/{file}", docs.asset)
+    app.router.add_get("/openapi.json", Description(document(ROUTES, OPEN)).show)
     add_health(app, conditions)
     return app
 

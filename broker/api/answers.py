@@ -1,0 +1,87 @@
+"""The shapes of answers, for the OpenAPI document; handlers build them by hand because that is cheaper."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+_MASKED = r"^[+][0-9*]+$"
+Masked = Annotated[str, Field(pattern=_MASKED, description="The phone with all but its ends masked.")]
+Time = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "pattern": "Z$"})]
+
+
+class Binding(BaseModel):
+    """One binding. A member that does not apply is null, never absent."""
+
+    id: Annotated[str, Field(pattern="^bnd_[0-9a-v]{32}$", description="Opaque; sorts by time of creation.")]
+    mode: Literal["axb"]
+    state: Annotated[
+        Literal["pending", "active", "releasing", "released", "failed"],
+        Field(description="pending until the platform confirms; released and failed are final."),
+    ]
+    reason: Annotated[str | None, Field(description="Why it ended or failed.")]
+    x: Annotated[str | None, Field(description="The number that both parties dial; null until confirmed.")]
+    extension: str | None
+    y: str | None
+    a: Masked
+    b: Masked
+    direction: Literal["both", "a_to_b", "b_to_a"]
+    pool: str
+    area_code: str
+    order_id: str | None
+    user_data: Annotated[str | None, Field(description="As you sent it. Kept by us, never sent to the platform.")]
+    metadata: Annotated[dict[str, Any] | None, Field(description="As you sent it.")]
+    ttl_s: Annotated[int, Field(description="Seconds from the confirmation; 0 = no expiry.")]
+    expires_at: Annotated[
+        Time | None, Field(description="Confirmation + ttl_s; null while pending and without expiry.")
+    ]
+    created_at: Time
+    ended_at: Time | None
+    platform_binding_id: Annotated[str | None, Field(description="The platform's name of it; null until confirmed.")]
+
+
+class FieldProblem(BaseModel):
+    """One bad field."""
+
+    pointer: Annotated[str, Field(description="JSON Pointer into the body, or header:Name.", examples=["/a"])]
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 wants it. Decide by `code`; `detail` is for people. Never holds a phone number."""
+
+    type: Annotated[str, Field(description="Where the code is explained.", examples=["/problems#validation_failed"])]
+    title: str
+    status: int
+    detail: str
+    instance: Annotated[str, Field(description="The request id; also in X-Request-Id and in our log.")]
+    code: Annotated[str, Field(examples=["validation_failed"], description="Stable; see /problems.")]
+    errors: Annotated[list[FieldProblem], Field(description="With 422: every bad field at once.")] = []
+    reasons: Annotated[dict[str, int], Field(description="With pool_exhausted: how many X fell out, and why.")] = {}
+    pools: Annotated[list[str], Field(description="With pool_exhausted: the pools that were tried.")] = []
+    binding: Annotated[str, Field(description="The binding that failed, if one had been made.")] = ""
+    reason: Annotated[str, Field(description="With platform_refused: why.")] = ""
+    platform_code: Annotated[str, Field(description="The platform's own code.")] = ""
+    platform_http: Annotated[int, Field(description="The platform's HTTP status.")] = 0
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """Whether to send requests here; with ?verbose, each condition."""
+
+    status: Literal["ok", "not_ready"]
+    required: Annotated[dict[str, bool], Field(description="With ?verbose: what decides.")] = {}
+    shown: Annotated[dict[str, bool], Field(description="With ?verbose: what is only told.")] = {}
+
+
+class Version(BaseModel):
+    """The version of the package."""
+
+    version: str

@@ -1,0 +1,245 @@
+"""``/openapi.json``: the table of routes as an OpenAPI 3.1 document, made once at start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from broker import __version__, errors
+from broker.api.answers import Problem
+from broker.api.docs import cached, packed_once
+from broker.api.operations import Answer, Operation
+from broker.api.problems import CODES
+from broker.api.reply import pack
+from broker.api.routes import Route
+
+Json = dict[str, Any]
+
+#: What every operation can answer: unreadable HTTP, an Expect header of another kind, our own mistakes.
+_ALWAYS = (400, 417, 500)
+#: What every operation with a key can answer beside that.
+_KEYED = (401, 403, 413, 415, 422, 503)
+_PROBLEM = "application/problem+json"
+
+_INTRODUCTION = """\
+Couriers and customers phone each other through an X number; this API binds an order's two phones to one.
+
+Every error is `application/problem+json` with a stable `code` (see [/problems](/problems)). Every answer carries
+`X-Request-Id`. Times are RFC 3339 in UTC, durations are seconds, phones are E.164. Each GET can be asked as HEAD.
+Members may be added to answers: ignore those you do not know. A walk through all of it is in `docs/api.md`.
+"""
+
+_PARAMETERS: dict[str, Json] = {
+    "Idempotency-Key": {
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9._:-]+$"},
+        "description": "Carried out once per key and caller: repeats within 24 h get the first answer again. Any"
+        " printable ASCII, bare or in double quotes.",
+        "example": "order-1-bind",
+    },
+    "Request-Timeout": {
+        "in": "header",
+        "schema": {"type": "number", "minimum": 0.1, "maximum": 30, "default": 3},
+        "description": "Seconds to wait for the platform, with at most 6 decimals.",
+        "example": 1.5,
+    },
+    "Prefer": {
+        "in": "header",
+        "schema": {"type": "string", "enum": ["respond-async"]},
+        "description": "`respond-async`: answer 202 as soon as it is committed. Other preferences are ignored.",
+    },
+    "If-None-Match": {
+        "in": "header",
+        "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
+        "description": "The ETag that you have.",
+    },
+    "verbose": {
+        "in": "query",
+        "schema": {"type": "string"},
+        "allowEmptyValue": True,
+        "description": "Tell each condition.",
+    },
+}
+
+_PATH_SCHEMAS: dict[str, Json] = {
+    "id": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
+    "file": {"type": "string", "pattern": "^[a-z.-]+$"},
+}
+
+_HEADERS: dict[str, Json] = {
+    "X-Request-Id": {
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "description": "Yours, if you sent a usable one, else ours.",
+    },
+    "Location": {"required": True, "schema": {"type": "string"}, "description": "Where it can be seen."},
+    "Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to wait before a repeat."},
+    "Idempotency-Replayed": {
+        "schema": {"type": "string", "const": "true"},
+        "description": "This is the answer that an earlier request with the same Idempotency-Key got.",
+    },
+    "ETag": {"required": True, "schema": {"type": "string"}, "description": "Changes with the content."},
+    "WWW-Authenticate": {"required": True, "schema": {"type": "string"}, "description": "Bearer."},
+}
+
+
+class _Schemas(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - repeating a field's name tells nothing
+        """Leave titles to models."""
+        return False
+
+
+class Description:
+    """The document as bytes, and its handler."""
+
+    def __init__(self, document: Json) -> None:
+        """Pack it."""
+        self._plain = pack(document)
+        self._packed, self._etag = packed_once(self._plain)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """``GET /openapi.json``."""
+        return cached(
+            request, self._plain, packed=self._packed, etag=self._etag, content_type="application/json", charset=None
+        )
+
+
+def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
+    """Return the OpenAPI document of the routes that need a key, and of the paths that all may GET."""
+    paths: dict[str, Json] = {}
+    models: set[type[BaseModel]] = {Problem}
+    for route in keyed:
+        told = route.operation or _undescribed(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(told, route.path, scope=route.scope)
+        models |= _models(told)
+    for path, operation in unkeyed.items():
+        paths[path] = {"get": _operation(operation, path)}
+        models |= _models(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Binding broker",
+            "version": __version__,
+            "description": _INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "bindings", "description": "What an order system does."},
+            {"name": "service", "description": "For load balancers and readers; no key needed."},
+        ],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "bbk_…", "description": "An API key."}
+            },
+            "parameters": {name: {"name": name, **_PARAMETERS[name]} for name in _PARAMETERS},
+            "headers": _HEADERS,
+            "responses": {str(status): _problem(status) for status in sorted(_titles())},
+            "schemas": _schemas(models),
+        },
+    }
+
+
+def _undescribed(route: Route) -> Operation:
+    """Return what is known of a route under construction; a test demands the rest."""
+    name = "".join(re.findall(r"\w+", f"{route.method.lower()} {route.path.title()}"))
+    return Operation(name, "bindings", "Not described yet", "", answers={200: Answer("Done.", ("application/json",))})
+
+
+def _operation(told: Operation, path: str, *, scope: str | None = None) -> Json:
+    statuses = {*_ALWAYS, *told.problems, *(_KEYED if scope else ())} - set(told.answers)
+    responses = {str(status): _answer(answer) for status, answer in told.answers.items()}
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    made: Json = {
+        "operationId": told.id,
+        "tags": [told.tag],
+        "summary": told.summary,
+        "description": told.description,
+        "parameters": [
+            *(
+                {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
+                for name in re.findall(r"{(\w+)}", path)
+            ),
+            *({"$ref": f"#/components/parameters/{name}"} for name in told.parameters),
+        ],
+        "responses": responses,
+    }
+    if told.request is not None:
+        made["requestBody"] = {"required": True, "content": _content(told.request, told.example)}
+    if scope is not None:
+        made["security"] = [{"bearer": []}]
+        made["description"] += f"\n\nNeeds the scope `{scope}`."
+    return made
+
+
+def _answer(answer: Answer) -> Json:
+    told: Json = {"description": answer.description, "headers": _heads("X-Request-Id", *answer.headers)}
+    if answer.body is not None:
+        told["content"] = _content(answer.body, answer.example)
+    return told
+
+
+def _content(body: type[BaseModel] | tuple[str, ...], example: Any) -> Json:
+    if isinstance(body, tuple):
+        return {kind: {"schema": {"type": "object" if kind.endswith("json") else "string"}} for kind in body}
+    shown = {"example": example} if example is not None else {}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}, **shown}}
+
+
+def _problem(status: int) -> Json:
+    # The first code of a status serves as its example; the answer's own members are in the schema.
+    titles = _titles()
+    code = next((kind.default_code for kind in errors.ALL if kind.status == status), "bad_request")
+    example = {
+        "type": f"/problems#{code}",
+        "title": titles[status],
+        "status": status,
+        "detail": CODES[code],
+        "instance": "req_00112233445566778899aabbccddeeff",
+        "code": code,
+    }
+    heads = {
+        401: ("WWW-Authenticate",),
+        409: ("Retry-After", "Idempotency-Replayed"),
+        422: ("Idempotency-Replayed",),
+        503: ("Retry-After",),
+    }
+    return {
+        "description": f"{titles[status]}.",
+        "headers": _heads("X-Request-Id", *heads.get(status, ())),
+        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}},
+    }
+
+
+def _titles() -> dict[int, str]:
+    titles = {417: errors.BadRequest.title}
+    for kind in errors.ALL:
+        titles.setdefault(kind.status, kind.title)
+    titles.pop(errors.MethodNotAllowed.status)  # an answer to what is no operation
+    return titles
+
+
+def _heads(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _models(told: Operation) -> set[type[BaseModel]]:
+    bodies = {answer.body for answer in told.answers.values()} | {told.request}
+    return {body for body in bodies if body is not None and not isinstance(body, tuple)}
+
+
+def _schemas(models: set[type[BaseModel]]) -> Json:
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, found = models_json_schema(
+        [(model, "validation") for model in ordered],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Schemas,
+    )
+    schemas: Json = found["$defs"]
+    return schemas

@@ -1,0 +1,182 @@
+"""What each operation of the table is, for the OpenAPI document: words, bodies, answers. No logic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from broker.api import answers, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of an operation that is no problem; ``body`` is a model, media types, or nothing."""
+
+    description: str
+    body: type[BaseModel] | tuple[str, ...] | None
+    headers: tuple[str, ...] = ()
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation; ``problems`` are statuses beside those that every operation of its kind can answer."""
+
+    id: str
+    tag: str
+    summary: str
+    description: str
+    answers: Mapping[int, Answer]
+    request: type[BaseModel] | None = None
+    example: Any = None
+    parameters: tuple[str, ...] = ()
+    problems: tuple[int, ...] = ()
+
+
+_ACTIVE: dict[str, Any] = {
+    "id": "bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d5",
+    "mode": "axb",
+    "state": "active",
+    "reason": None,
+    "x": "+8617075500012",
+    "extension": None,
+    "y": None,
+    "a": "+86*******0001",
+    "b": "+86*******0002",
+    "direction": "both",
+    "pool": "shenzhen",
+    "area_code": "0755",
+    "order_id": "order-1",
+    "user_data": None,
+    "metadata": {"city": "Shenzhen"},
+    "ttl_s": 3600,
+    "expires_at": "2026-11-22T13:00:00.412Z",
+    "created_at": "2026-11-22T12:00:00.250Z",
+    "ended_at": None,
+    "platform_binding_id": "9f2b7c1e-…",
+}
+_PENDING = _ACTIVE | {"state": "pending", "x": None, "expires_at": None, "platform_binding_id": None}
+_RELEASED = _ACTIVE | {"state": "released", "reason": "released", "ended_at": "2026-11-22T12:30:00.000Z"}
+_REPLAYED = ("Idempotency-Replayed",)
+_PLACE = ("Location", "Idempotency-Replayed")
+
+CREATE = Operation(
+    id="createBinding",
+    tag="bindings",
+    summary="Bind an order's two phones to an X number",
+    description=(
+        "Chooses an X, tells the platform, and answers when the platform has confirmed. If that takes longer than"
+        " `Request-Timeout`, or with `Prefer: respond-async`, the answer is 202: the binding is committed and will be"
+        " confirmed or fail; look at its `Location`."
+    ),
+    request=parse.BindRequest,
+    example={"a": "+8613900000001", "b": "+8613900000002", "area_code": "0755", "ttl_s": 3600, "order_id": "order-1"},
+    parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
+    answers={
+        201: Answer("The platform has confirmed: calls to `x` are connected.", answers.Binding, _PLACE, _ACTIVE),
+        202: Answer("Committed, not yet confirmed: `x` is null.", answers.Binding, _PLACE, _PENDING),
+    },
+    problems=(409, 502),
+)
+SHOW = Operation(
+    id="showBinding",
+    tag="bindings",
+    summary="Show a binding",
+    description="Its state now. Another app's binding is answered like one that does not exist.",
+    parameters=("Request-Timeout",),
+    answers={200: Answer("The binding.", answers.Binding, (), _ACTIVE)},
+    problems=(404,),
+)
+DELETE = Operation(
+    id="releaseBinding",
+    tag="bindings",
+    summary="Release a binding",
+    description=(
+        "Ends it at the platform. 200 when that is confirmed or it had ended before; 202 when it is not yet confirmed:"
+        " the release goes on by itself. Repeating it is harmless."
+    ),
+    parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
+    answers={
+        200: Answer("It has ended.", answers.Binding, _REPLAYED, _RELEASED),
+        202: Answer("It is being ended.", answers.Binding, _REPLAYED, _ACTIVE | {"state": "releasing"}),
+    },
+    problems=(404, 409),
+)
+
+LIVEZ = Operation(
+    id="livez",
+    tag="service",
+    summary="Is the process alive",
+    description="Answers as long as the process can answer anything.",
+    answers={200: Answer("It is.", answers.Health, (), {"status": "ok"})},
+)
+READYZ = Operation(
+    id="readyz",
+    tag="service",
+    summary="Should a load balancer send requests here",
+    description="With PostgreSQL gone an instance stays ready and answers 503 with Retry-After to what needs it.",
+    parameters=("verbose",),
+    answers={
+        200: Answer("Yes.", answers.Readiness, (), {"status": "ok"}),
+        503: Answer("No: starting or draining.", answers.Readiness, (), {"status": "not_ready"}),
+    },
+)
+VERSION = Operation(
+    id="version",
+    tag="service",
+    summary="Which version runs",
+    description="The version of the package.",
+    answers={200: Answer("The version.", answers.Version, (), {"version": "0.1.0"})},
+)
+PROBLEMS = Operation(
+    id="problems",
+    tag="service",
+    summary="What each problem code means",
+    description="The page that `type` of every problem points into.",
+    answers={200: Answer("The page.", ("text/html",))},
+)
+OPENAPI = Operation(
+    id="openapi",
+    tag="service",
+    summary="This document",
+    description="Changes only with the version: ask again with If-None-Match.",
+    parameters=("If-None-Match",),
+    answers={
+        200: Answer("The document.", ("application/json",), ("ETag",)),
+        304: Answer("You have it.", None, ("ETag",)),
+    },
+)
+DOCS = Operation(
+    id="docs",
+    tag="service",
+    summary="This document as a page",
+    description="Loads nothing from anywhere else.",
+    parameters=("If-None-Match",),
+    answers={200: Answer("The page.", ("text/html",), ("ETag",)), 304: Answer("You have it.", None, ("ETag",))},
+)
+DOCS_FILE = Operation(
+    id="docsFile",
+    tag="service",
+    summary="A file of the page",
+    description="Script or style.",
+    parameters=("If-None-Match",),
+    answers={
+        200: Answer("The file.", ("text/javascript", "text/css"), ("ETag",)),
+        304: Answer("You have it.", None, ("ETag",)),
+    },
+    problems=(404,),
+)
+
+#: What needs no key, by path; all of it is GET.
+OPEN: dict[str, Operation] = {
+    "/livez": LIVEZ,
+    "/readyz": READYZ,
+    "/version": VERSION,
+    "/problems": PROBLEMS,
+    "/openapi.json": OPENAPI,
+    "/docs": DOCS,
+    "/docs/{file}": DOCS_FILE,
+}
