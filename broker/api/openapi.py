@@ -71,6 +71,8 @@ _PATH_SCHEMAS: dict[str, Json] = {
     "file": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 
+_TEXT: Json = {"type": "string", "minLength": 1}
+
 _HEADERS: dict[str, Json] = {
     "X-Request-Id": {
         "required": True,
@@ -163,7 +165,7 @@ def _operation(told: Operation, path: str, *, scope: str | None = None) -> Json:
         "description": told.description,
         "parameters": [
             *(
-                {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
+                {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS.get(name, _TEXT)}
                 for name in re.findall(r"{(\w+)}", path)
             ),
             *({"$ref": f"#/components/parameters/{name}"} for name in told.parameters),
