@@ -7,6 +7,10 @@ import sys
 import click
 
 from broker import __version__
+from broker.cli.app import app
+from broker.cli.caller import caller, key
+from broker.cli.numbers import numbers
+from broker.cli.pool import pool
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,3 +86,7 @@ def emulate(arguments: tuple[str, ...]) -> None:
     from broker.emulator.__main__ import main as emulator
 
     sys.exit(emulator(list(arguments)))
+
+
+for group in (app, caller, key, pool, numbers):
+    main.add_command(group)

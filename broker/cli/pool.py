@@ -1,0 +1,87 @@
+"""``broker pool``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
+
+_LIST = ("name", "area_code", "state", "numbers", "open_numbers", "created_at")
+
+
+@click.group()
+def pool() -> None:
+    r"""Pools: named sets of X numbers, normally one city each.
+
+    \b
+    Examples:
+      broker pool create north --area-code 010 --app food
+      broker pool close north --app food --yes
+    """
+
+
+@pool.command("list")
+@with_app
+@with_state_dir
+@with_json
+def list_pools(app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """List the pools of an app."""
+    from broker.flows.operate import pools
+
+    async def job(desk: Any) -> Any:
+        return await pools.every(desk, await the_app(desk, app))
+
+    tell(work(state_dir, job), as_json=as_json, columns=_LIST)
+
+
+@pool.command("create")
+@click.argument("name")
+@click.option("--area-code", required=True, help="City code in domestic form, as 0755.")
+@with_app
+@with_state_dir
+@with_json
+def create_pool(name: str, area_code: str, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Create a pool."""
+    from broker.flows.operate import pools
+    from broker.flows.operate.fields import NewPool, read
+
+    async def job(desk: Any) -> Any:
+        new = read(NewPool, {"name": name, "area_code": area_code})
+        return await pools.create(desk, await the_app(desk, app), new)
+
+    tell(work(state_dir, job), as_json=as_json)
+
+
+@pool.command("close")
+@click.argument("name")
+@with_yes
+@with_app
+@with_state_dir
+@with_json
+def close_pool(name: str, yes: bool, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Hand out no number of the pool any more. Its lines live on."""
+    from broker.flows.operate import pools
+
+    confirm(f"Hand out no number of {name} any more?", yes=yes)
+
+    async def job(desk: Any) -> Any:
+        return await pools.close(desk, await the_app(desk, app), name)
+
+    tell(work(state_dir, job), as_json=as_json)
+
+
+@pool.command("open")
+@click.argument("name")
+@with_app
+@with_state_dir
+@with_json
+def open_pool(name: str, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Hand the pool's numbers out again."""
+    from broker.flows.operate import pools
+
+    async def job(desk: Any) -> Any:
+        return await pools.reopen(desk, await the_app(desk, app), name)
+
+    tell(work(state_dir, job), as_json=as_json)

@@ -1,0 +1,13 @@
+"""What operators do, for the command line and the operator routes alike: one function a use case.
+
+::
+
+    desk      the database and the vault that every use case works with
+    fields    what may be given, and every mistake by its place
+    apps      create, show, change, suspend, resume; check proves address and secret
+    callers   order systems and their keys
+    pools     pools
+    numbers   list, import, freeze, open, drain, retire
+
+Every function answers with what can be shown as it is; secrets and keys are never in it, but for a key just made.
+"""

@@ -1,0 +1,153 @@
+"""Apps: create, show, change, suspend, resume, and prove that the platform knows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from broker.errors import Conflict, Unavailable
+from broker.flows.operate.desk import Access, Desk, Shown, no_app, shown
+from broker.flows.operate.fields import AppChange, NewApp
+from broker.platform.protocol import Answer, AxbPlatform, Verdict
+from broker.store.calls import take_slots
+from broker.store.statements import statements
+
+_CHECK_S = 5.0
+_LONGEST_TURN_S = 10.0
+#: Asked about when the app has no number yet: nobody's, so that "not found" is the answer of a platform that knows us.
+_NOBODY = "+8600000000000"
+
+#: Answers that only a request with a right address and secret gets.
+_PROOF = frozenset({Verdict.DONE, Verdict.NOT_FOUND})
+_WORDS = {
+    Verdict.NUMBER_REFUSED: "address and secret are right; the platform refuses the number that was asked about",
+    Verdict.APP_SUSPENDED: "address and secret are right, but the platform has suspended the app",
+    Verdict.BAD_DIGEST: "the platform does not accept the secret",
+    Verdict.SOURCE_BLOCKED: "the platform has locked our address out for 30 minutes",
+    Verdict.CLOCK_SKEW: "our clock is too far from the platform's",
+    Verdict.FLOW_CONTROL: "the platform says that calls come too fast; try again",
+    Verdict.NOT_SENT: "the platform cannot be reached at this address",
+    Verdict.UNKNOWN: "the platform gave no readable answer",
+}
+
+
+async def every(desk: Desk) -> list[Shown]:
+    """Return all apps."""
+    return shown(await desk.db.fetch(statements("operate")["apps"], None))
+
+
+async def show(desk: Desk, name: str) -> Shown:
+    """Return one app.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    row = await desk.db.fetchrow(statements("operate")["apps"], name)
+    if row is None:
+        raise no_app(name)
+    return dict(row)
+
+
+async def create(desk: Desk, new: NewApp) -> Shown:
+    """Create an app.
+
+    Raises:
+        Conflict: its name or key is taken.
+    """
+    made = await desk.db.fetchrow(
+        statements("operate")["add_app"], new.name, new.mode, new.app_key, _sealed(desk, new.name, new.secret),
+        new.base_url, new.auth_scheme, new.rate, new.burst, new.default_ttl_s, new.quarantine_s, new.cap, new.policy,
+    )  # fmt: skip
+    if made is None:
+        raise Conflict("Another app has this name or this app key.", code="app_exists")
+    return await show(desk, new.name)
+
+
+async def change(desk: Desk, name: str, wanted: AppChange) -> Shown:
+    """Change what is given and leave the rest.
+
+    Raises:
+        NotFound: there is no such app.
+    """
+    given = wanted.model_dump(exclude_unset=True)
+    secret = given.get("secret")
+    changed = await desk.db.fetchrow(
+        statements("operate")["change_app"], name, given.get("base_url"),
+        _sealed(desk, name, secret) if secret is not None else None, "rate" in given, given.get("rate"),
+        given.get("burst"), given.get("default_ttl_s"), given.get("quarantine_s"), given.get("cap"),
+        given.get("policy"),
+    )  # fmt: skip
+    if changed is None:
+        raise no_app(name)
+    return await show(desk, name)
+
+
+async def suspend(desk: Desk, name: str, reason: str | None) -> Shown:
+    """Refuse new bindings of the app; what is bound stays bound and can be released."""
+    return await _set_state(desk, name, "suspended", reason)
+
+
+async def resume(desk: Desk, name: str) -> Shown:
+    """Take new bindings again."""
+    return await _set_state(desk, name, "open", None)
+
+
+async def check(desk: Desk, name: str, platform: Callable[[Access], AxbPlatform]) -> Shown:
+    """Ask the platform one question in the app's name and tell what the answer proves.
+
+    The question takes its turn in the app's limit like every other call.
+
+    Raises:
+        NotFound: there is no such app.
+        Unavailable: the app's calls leave no room for the question now.
+    """
+    sql = statements("operate")
+    row = await desk.db.fetchrow(sql["app_access"], name)
+    if row is None:
+        raise no_app(name)
+    access = Access(
+        app_key=row["app_key"],
+        secret=desk.vault.open("app", "secret", 0, name, row["secret_sealed"]),
+        base_url=row["base_url"],
+        auth_scheme=row["auth_scheme"],
+    )
+    asked = await desk.db.fetchrow(sql["any_number"], row["id"])
+    if row["rate"] is not None:
+        await _take_turn(desk, row["id"], row["rate"], row["burst"])
+    driver = platform(access)
+    try:
+        answer = await driver.query(x=asked["number"] if asked else _NOBODY, permit=lambda: True, timeout_s=_CHECK_S)
+    finally:
+        await driver.close()
+    return {"app": name, **_judged(answer)}
+
+
+async def _take_turn(desk: Desk, app: int, rate: float, burst: int) -> None:
+    slots = await take_slots(desk.db, app, want=1, rate=rate, burst=burst, horizon_s=_LONGEST_TURN_S)
+    if slots.granted == 0:
+        raise Unavailable("The app's platform calls leave no room for a question now.", retry_after_s=10)
+    await asyncio.sleep(max(0.0, slots.first_s))
+
+
+def _judged(answer: Answer) -> Shown:
+    passed = answer.verdict in _PROOF
+    words = (
+        "address and secret are right" if passed else _WORDS.get(answer.verdict, "the platform refused the question")
+    )
+    return {
+        "ok": passed,
+        "verdict": answer.verdict.value,
+        "detail": words,
+        "http": answer.http,
+        "code": answer.code,
+    }
+
+
+async def _set_state(desk: Desk, name: str, state: str, reason: str | None) -> Shown:
+    if await desk.db.fetchrow(statements("operate")["set_app_state"], name, state, reason) is None:
+        raise no_app(name)
+    return await show(desk, name)
+
+
+def _sealed(desk: Desk, name: str, secret: str) -> bytes:
+    return desk.vault.seal("app", "secret", 0, name, secret)

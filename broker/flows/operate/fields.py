@@ -1,0 +1,205 @@
+"""What an operator may give, with units and ranges; every mistake is named by its place, all at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from broker.errors import FieldError, Invalid
+from broker.log import scrubbed
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_AREA = re.compile(r"0[0-9]{2,3}")
+_NUMBER = re.compile(r"[+][0-9]{3,30}")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit")
+    return value
+
+
+def _area(value: str) -> str:
+    if _AREA.fullmatch(value) is None:
+        raise ValueError("must be an area code in domestic form, as 0755")
+    return value
+
+
+def _number(value: str) -> str:
+    if _NUMBER.fullmatch(value) is None:
+        raise ValueError("must be '+', country code and number, digits only, as +8617010000001")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or _PRINTABLE.fullmatch(value) is None or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("must be an address as https://rtcpns.example.com:443, without query")
+    return value
+
+
+def _printable(value: str) -> str:
+    if _PRINTABLE.fullmatch(value) is None:
+        raise ValueError("must be printable ASCII without blanks")
+    return value
+
+
+def _ttl(value: int) -> int:
+    if value != 0 and not 60 <= value <= 7_776_000:  # noqa: PLR2004 - the platform's own range
+        raise ValueError("must be 0 (no expiry) or 60 to 7776000 seconds")
+    return value
+
+
+def _words(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be printable text")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Area = Annotated[str, AfterValidator(_area)]
+Address = Annotated[str, Field(max_length=500), AfterValidator(_address)]
+Secret = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+Burst = Annotated[int, Field(ge=1, le=100_000)]
+Ttl = Annotated[int, AfterValidator(_ttl)]
+Quarantine = Annotated[int, Field(ge=1, le=31_536_000)]
+Cap = Annotated[int, Field(ge=1, le=5000)]
+Policy = Literal["pack", "sticky", "avoid_sticky", "spread"]
+Weight = Annotated[int, Field(ge=1, le=1000)]
+Scope = Literal["bind", "read", "reveal", "operate"]
+Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
+Number = Annotated[str, AfterValidator(_number)]
+NumberState = Literal["open", "frozen", "draining", "suspended", "retired"]
+
+
+class Given(BaseModel):
+    """Strict, frozen, nothing beside its fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NewApp(Given):
+    """An app to be created. ``rate`` is platform calls a second, null = no limit."""
+
+    name: Name
+    mode: Literal["axb"] = "axb"
+    app_key: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+    secret: Secret = Field(repr=False)
+    base_url: Address
+    auth_scheme: Literal["aksk", "wsse"] = "aksk"
+    rate: Rate | None = None
+    burst: Burst = 1
+    default_ttl_s: Ttl = 86_400
+    quarantine_s: Quarantine = 14_400
+    cap: Cap = 500
+    policy: Policy = "pack"
+
+
+class AppChange(Given):
+    """What to change of an app. Only ``rate`` may be null: no limit."""
+
+    base_url: Address = ""
+    secret: Secret = Field("", repr=False)
+    rate: Rate | None = None
+    burst: Burst = 1
+    default_ttl_s: Ttl = 0
+    quarantine_s: Quarantine = 1
+    cap: Cap = 1
+    policy: Policy = "pack"
+
+
+class Why(Given):
+    """A reason that people read later."""
+
+    reason: Reason | None = None
+
+
+class NewCaller(Given):
+    """An order system."""
+
+    name: Name
+    weight: Weight = 1
+
+
+class CallerChange(Given):
+    """A new share of the app's call budget."""
+
+    weight: Weight
+
+
+class NewKey(Given):
+    """A key's scopes."""
+
+    scopes: Annotated[list[Scope], Field(min_length=1)] = ["bind", "read"]
+
+
+class NewPool(Given):
+    """A pool to be created."""
+
+    name: Name
+    area_code: Area
+
+
+class Numbers(Given):
+    """Numbers of one app, and why."""
+
+    numbers: Annotated[list[Number], Field(min_length=1, max_length=100_000)]
+    reason: Reason | None = None
+
+
+class ImportLine(Given):
+    """A number to be imported; ``area_code``, where given, must be its pool's."""
+
+    number: Number
+    pool: Name
+    area_code: Area | None = None
+    carrier: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)] | None = None
+    rent: Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, strict=False)] | None = None
+
+
+class NumberFilter(Given):
+    """Which numbers to list."""
+
+    pool: Name | None = None
+    state: NumberState | None = None
+
+
+def read(model: type[M], given: object) -> M:
+    """Return what was given.
+
+    Raises:
+        Invalid: naming every bad field.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise Invalid("Some fields are wrong; see errors.", errors=mistakes(error)) from None
+
+
+def mistakes(error: ValidationError, at: str = "") -> tuple[FieldError, ...]:
+    """Return every mistake with its JSON Pointer under ``at``; nothing of what was given is repeated."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return tuple(FieldError(at + _pointer(detail["loc"]), _said(detail)) for detail in found)
+
+
+def _pointer(loc: tuple[int | str, ...]) -> str:
+    return "".join("/" + scrubbed(str(part)).replace("~", "~0").replace("/", "~1") for part in loc)
+
+
+def _said(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "is not a field of this request"
+    return str(detail["msg"]).removeprefix("Value error, ")

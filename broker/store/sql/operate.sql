@@ -1,0 +1,181 @@
+-- What operators do: apps, callers, keys, pools, numbers. Rare, by people: clear before fast.
+
+-- name: apps
+SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap, policy, state,
+       state_reason, created_at
+FROM app WHERE $1::text IS NULL OR name = $1 ORDER BY name;
+
+-- name: app_id
+SELECT id FROM app WHERE name = $1;
+
+-- name: app_access
+SELECT id, name, app_key, secret_sealed, base_url, auth_scheme, rate, burst FROM app WHERE name = $1;
+
+-- name: add_app
+INSERT INTO app (name, mode, app_key, secret_sealed, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap,
+                 policy)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: change_app
+UPDATE app SET
+  base_url = coalesce($2, base_url),
+  secret_sealed = coalesce($3, secret_sealed),
+  rate = CASE WHEN $4::boolean THEN $5::double precision ELSE rate END,
+  burst = coalesce($6, burst),
+  default_ttl_s = coalesce($7, default_ttl_s),
+  quarantine_s = coalesce($8, quarantine_s),
+  cap = coalesce($9, cap),
+  policy = coalesce($10, policy)
+WHERE name = $1
+RETURNING id;
+
+-- name: set_app_state
+UPDATE app SET state = $2, state_reason = $3 WHERE name = $1 RETURNING id;
+
+-- name: callers
+SELECT c.name, c.weight, c.created_at,
+       (SELECT count(*) FROM api_key AS k WHERE k.caller_id = c.id AND k.revoked_at IS NULL) AS live_keys
+FROM caller AS c WHERE c.app_id = $1 AND ($2::text IS NULL OR c.name = $2) ORDER BY c.name;
+
+-- name: caller_id
+SELECT id FROM caller WHERE app_id = $1 AND name = $2;
+
+-- name: add_caller
+INSERT INTO caller (app_id, name, weight) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: set_weight
+UPDATE caller SET weight = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
+
+-- name: keys
+SELECT c.name AS caller, k.hint, k.scopes, k.created_at, k.revoked_at
+FROM api_key AS k JOIN caller AS c ON c.id = k.caller_id
+WHERE c.app_id = $1 AND ($2::text IS NULL OR c.name = $2) ORDER BY c.name, k.created_at;
+
+-- name: add_key
+INSERT INTO api_key (key_hash, caller_id, place, scopes, hint)
+SELECT $1, $2, p.place, $3, $4 FROM (VALUES (1::smallint), (2::smallint)) AS p (place)
+WHERE NOT EXISTS (
+  SELECT FROM api_key AS k WHERE k.caller_id = $2 AND k.place = p.place AND k.revoked_at IS NULL
+)
+ORDER BY p.place LIMIT 1
+ON CONFLICT DO NOTHING
+RETURNING created_at;
+
+-- name: revoke_key
+UPDATE api_key SET revoked_at = clock_timestamp()
+WHERE caller_id = $1 AND hint = $2 AND revoked_at IS NULL
+RETURNING place;
+
+-- name: key_owner
+SELECT c.name AS caller, k.scopes FROM api_key AS k JOIN caller AS c ON c.id = k.caller_id
+WHERE k.key_hash = $1 AND k.revoked_at IS NULL;
+
+-- name: pools
+SELECT p.name, p.area_code, p.state, p.created_at, count(x.number) AS numbers,
+       count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers
+FROM pool AS p LEFT JOIN x_number AS x ON x.pool_id = p.id
+WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2)
+GROUP BY p.id ORDER BY p.name;
+
+-- name: pool_ids
+SELECT id, name, area_code FROM pool WHERE app_id = $1;
+
+-- name: add_pool
+INSERT INTO pool (app_id, name, area_code) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: set_pool_state
+UPDATE pool SET state = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
+
+-- name: numbers
+WITH picked AS MATERIALIZED (
+  SELECT x.pool_id, x.x_id, x.number, p.name AS pool, p.area_code, x.state, x.state_reason, x.state_since, x.carrier, x.rent
+  FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+  WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2) AND ($3::text IS NULL OR x.state = $3)
+    AND ($4::text[] IS NULL OR x.number = ANY ($4))
+),
+-- One pass over the slots of the pools concerned: they have no index by X on purpose.
+resting AS (
+  SELECT s.pool_id, s.x_id, max(s.until) AS until FROM slot AS s
+  WHERE s.pool_id IN (SELECT d.pool_id FROM picked AS d WHERE d.state = 'draining') AND s.until <> 'infinity'
+  GROUP BY s.pool_id, s.x_id
+),
+counted AS (
+  SELECT q.*, r.until,
+         (SELECT count(*) FROM line AS l WHERE l.x_key = q.pool_id::bigint * 100000 + q.x_id AND l.seat IS NOT NULL)
+           AS live_lines
+  FROM picked AS q LEFT JOIN resting AS r ON r.pool_id = q.pool_id AND r.x_id = q.x_id AND q.state = 'draining'
+),
+dated AS (SELECT broker_now() AS at)
+SELECT c.number, c.pool, c.area_code, c.state, c.state_reason, c.state_since, c.carrier, c.rent::text AS rent, c.live_lines,
+       CASE WHEN c.until > d.at THEN c.until END AS resting_until,
+       c.state = 'draining' AND c.live_lines = 0 AND (c.until IS NULL OR c.until <= d.at)
+         AND c.state_since <= statement_timestamp() - interval '10 seconds' AS releasable
+FROM counted AS c CROSS JOIN dated AS d
+ORDER BY c.pool, c.x_id;
+
+-- name: set_number_state
+UPDATE x_number AS x SET state = $3, state_reason = $4, state_since = statement_timestamp()
+FROM pool AS p
+WHERE p.id = x.pool_id AND p.app_id = $1 AND x.number = ANY ($2::text[]) AND x.state = ANY ($5::text[]) AND x.state <> $3
+RETURNING x.number;
+
+-- name: retire_numbers
+WITH due AS MATERIALIZED (
+  SELECT x.pool_id, x.x_id,
+         EXISTS (SELECT FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL) AS live
+  FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+  WHERE p.app_id = $1 AND x.number = ANY ($2::text[]) AND x.state IN ('draining', 'frozen')
+    AND x.state_since <= statement_timestamp() - interval '10 seconds'
+  FOR UPDATE OF x
+)
+UPDATE x_number AS x SET state = 'retired', state_reason = NULL, state_since = statement_timestamp()
+FROM due
+WHERE x.pool_id = due.pool_id AND x.x_id = due.x_id AND NOT due.live
+  AND (SELECT count(*) FROM due WHERE NOT due.live) = $3
+RETURNING x.number;
+
+-- name: import_numbers
+WITH asked AS MATERIALIZED (
+  SELECT i.*, x.pool_id AS there, x.carrier AS old_carrier, x.rent AS old_rent
+  FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[]::numeric[]) WITH ORDINALITY
+    AS i (pool_id, number, carrier, rent, ord)
+  LEFT JOIN x_number AS x ON x.number = i.number
+),
+elsewhere AS MATERIALIZED (
+  SELECT a.ord, CASE WHEN q.app_id = r.app_id THEN 'other_pool' ELSE 'other_app' END AS outcome
+  FROM asked AS a JOIN pool AS q ON q.id = a.there JOIN pool AS r ON r.id = a.pool_id
+  WHERE a.there <> a.pool_id
+),
+details AS (
+  UPDATE x_number AS x SET carrier = coalesce(a.carrier, x.carrier), rent = coalesce(a.rent, x.rent)
+  FROM asked AS a
+  WHERE NOT EXISTS (SELECT FROM elsewhere) AND x.number = a.number
+    AND (coalesce(a.carrier, a.old_carrier), coalesce(a.rent, a.old_rent)) IS DISTINCT FROM (a.old_carrier, a.old_rent)
+  RETURNING x.number
+),
+-- Two imports into one pool at once want the same positions: one of them fails whole and is tried again.
+added AS (
+  INSERT INTO x_number (pool_id, x_id, number, carrier, rent)
+  SELECT a.pool_id,
+         (SELECT coalesce(max(x.x_id), -1) FROM x_number AS x WHERE x.pool_id = a.pool_id)
+         + row_number() OVER (PARTITION BY a.pool_id ORDER BY a.ord),
+         a.number, a.carrier, a.rent
+  FROM asked AS a WHERE a.there IS NULL AND NOT EXISTS (SELECT FROM elsewhere)
+  RETURNING number
+)
+SELECT e.ord::integer AS ord, e.outcome FROM elsewhere AS e
+UNION ALL
+SELECT a.ord::integer,
+       CASE WHEN n.number IS NOT NULL THEN 'added' WHEN d.number IS NOT NULL THEN 'changed' ELSE 'unchanged' END
+FROM asked AS a LEFT JOIN added AS n ON n.number = a.number LEFT JOIN details AS d ON d.number = a.number
+WHERE NOT EXISTS (SELECT FROM elsewhere)
+ORDER BY ord;
+
+-- name: any_number
+SELECT x.number FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+WHERE p.app_id = $1 AND x.state <> 'retired' ORDER BY x.state <> 'open', x.pool_id, x.x_id LIMIT 1;
+
+-- name: pools_of_numbers
+SELECT number, pool_id FROM x_number WHERE number = ANY ($1::text[]);
