@@ -41,7 +41,7 @@ CODES: dict[str, str] = {
 async def page(_request: web.Request) -> web.Response:
     """``GET /problems``."""
     rows = "".join(
-        f'<tr id="{code}"><td><code>{code}</code></td><td>{_status(code)}</td><td>{escape(words)}</td></tr>'
+        f'<tr id="{code}"><td><code>{code}</code></td><td>{status_of(code)}</td><td>{escape(words)}</td></tr>'
         for code, words in CODES.items()
     )
     return web.Response(
@@ -54,7 +54,8 @@ async def page(_request: web.Request) -> web.Response:
     )
 
 
-def _status(code: str) -> int:
+def status_of(code: str) -> int:
+    """Return the HTTP status that goes with ``code``."""
     defaults = {problem.default_code: problem.status for problem in errors.ALL}
     return defaults.get(code) or _OTHER[code]
 

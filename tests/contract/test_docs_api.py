@@ -1,0 +1,130 @@
+"""``docs/api.md``: every example in it is run, so that the page cannot rot."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.api import problems
+from broker.api.operations import OPEN
+from broker.api.routes import ROUTES
+from tests.contract.service import CHECKOUT, Client, client_of, memory, up
+from tests.pg import state_folder
+
+_PAGE = (CHECKOUT / "docs" / "api.md").read_text()
+_EXAMPLE = re.compile(r"```sh\n(?P<asked>[^`]*)\n```\n\n```http\n(?P<told>.*?)\n```", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """A request as curl would send it, and the answer that the page shows."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str | None
+    status: int
+    shown_headers: dict[str, str]
+    shown: Any
+
+
+def _example(asked: str, told: str) -> _Example:
+    words = iter(shlex.split(asked.replace("\\\n", " ")))
+    assert next(words) == "curl"
+    method, path, body = "", "", None
+    headers: dict[str, str] = {}
+    for word in words:
+        match word:
+            case "-i":
+                pass
+            case "-X":
+                method = next(words)
+            case "-H":
+                name, _, value = next(words).partition(": ")
+                headers[name] = value
+            case "-d":
+                body = next(words)
+            case _:
+                assert word.startswith("$API/"), f"curl is given something the test does not know: {word}"
+                path = word.removeprefix("$API")
+    head, _, answer = told.partition("\n\n")
+    first, *lines = head.split("\n")
+    shown_headers = dict(line.split(": ", 1) for line in lines)
+    return _Example(method or "GET", path, headers, body, int(first.split()[1]), shown_headers, orjson.loads(answer))
+
+
+_EXAMPLES = [_example(found["asked"], found["told"]) for found in _EXAMPLE.finditer(_PAGE)]
+
+
+def _form(value: Any) -> Any:
+    """Return the members of a JSON value, with the kind of each."""
+    match value:
+        case dict():
+            return {name: _form(item) for name, item in value.items()}
+        case list():
+            return [_form(item) for item in value]
+        case _:
+            return type(value).__name__
+
+
+def _fits(shown: str, real: str) -> bool:
+    """Tell whether the text shown, with … for anything, is the real one."""
+    return re.fullmatch(".*".join(map(re.escape, shown.split("…"))), real) is not None
+
+
+async def _check(client: Client, example: _Example, binding_id: str) -> str:
+    """Run one example and return the id of the binding that `$ID` now stands for."""
+    headers = {name: value.replace("$KEY", client.service.key) for name, value in example.headers.items()}
+    answer = await client.ask(
+        example.method, example.path.replace("$ID", binding_id), data=example.body, headers=headers, key=None
+    )
+    where = f"{example.method} {example.path}: {answer.raw.decode()}"
+    assert answer.status == example.status, where
+    assert _form(answer.body) == _form(example.shown), where
+    for name, value in example.shown_headers.items():
+        assert _fits(value, answer.headers[name].split(";")[0]), f"{name} of {where}"
+    for name in {"state", "reason", "code", "title", "type", "detail", "pool", "a", "b", "ttl_s"} & set(example.shown):
+        assert _fits(str(example.shown[name]), str(answer.body[name])), f"{name} of {where}"
+    return str(answer.body["id"]) if "id" in answer.body else binding_id
+
+
+async def test_every_example_is_what_happens() -> None:
+    """In the order of the page, on a fresh broker: status, headers shown, members and their kinds, and stable words."""
+    with state_folder(memory()) as folder, up(folder) as running:
+        async with client_of(running) as client:
+            binding_id = ""
+            for example in _EXAMPLES:
+                binding_id = await _check(client, example, binding_id)
+
+
+def test_no_example_is_left_out() -> None:
+    """Each block of commands is followed by its answer, and each route with a key has an example."""
+    assert len(_EXAMPLES) == _PAGE.count("```sh\n") == _PAGE.count("```http\n")
+    for route in ROUTES:
+        form = re.compile(re.sub(r"{\w+}", r"[^/?]+", route.path.replace(":", "[:]")) + r"(\?.*)?")
+        shown = [one for one in _EXAMPLES if one.method == route.method and form.fullmatch(one.path)]
+        assert any(one.status < 300 for one in shown), f"docs/api.md has no example of {route.method} {route.path}"
+    for path in OPEN:
+        assert path in _PAGE
+
+
+@pytest.mark.parametrize("code", problems.CODES)
+def test_every_code_is_in_the_table(code: str) -> None:
+    """The table of errors has the rows of broker/api/problems.py, word for word."""
+    assert error_row(code) in _PAGE.splitlines()
+
+
+def test_the_table_has_no_other_codes() -> None:
+    """A code that is gone is gone from the page."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| \d{3} \|", _PAGE, re.MULTILINE)
+    assert rows == list(problems.CODES)
+
+
+def error_row(code: str) -> str:
+    """Return the line of the table for ``code``."""
+    return f"| `{code}` | {problems.status_of(code)} | {problems.CODES[code]} |"
