@@ -20,6 +20,7 @@ from typing import IO
 import structlog
 from aiohttp import web
 
+from broker.admin.listener import admin_app
 from broker.api.health import add_health
 from broker.processes import listen, tell_systemd
 from broker.settings import Settings
@@ -196,7 +197,7 @@ class Supervisor:
                 await telling
 
     async def _start_admin(self, sock: socket.socket) -> None:
-        app = web.Application()
+        app = admin_app(self._settings)
 
         async def conditions() -> tuple[Mapping[str, bool], Mapping[str, bool]]:
             return {

@@ -78,6 +78,8 @@ def work(state_dir: str | None, job: Callable[[Desk], Awaitable[T]]) -> T:
         _end(f"{error}; are these the keys that it was stored with?", 1)
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
         _end("The database is not up to date: run 'broker migrate' first.", 1)
+    except (asyncpg.DataError, UnicodeEncodeError):
+        _end("A name holds characters that no name can have.", 1)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError, asyncpg.InsufficientPrivilegeError) as error:
         _end(f"The database refuses: {type(error).__name__}.", 1)
 

@@ -55,12 +55,13 @@ async def test_a_new_app_from_nothing_to_its_first_binding(service: Service, tmp
         assert (made["rate"], made["burst"], made["state"]) == (50.0, 5, "open")
         assert ask(service, "app", "check", "food")["ok"] is True
         assert ask(service, "caller", "create", "shop", "--app", "food")["live_keys"] == 0
-        key = ask(service, "key", "create", "shop", "--app", "food")["key"]
         assert ask(service, "pool", "create", "north", "--area-code", "010", "--app", "food")["numbers"] == 0
         assert ask(service, "numbers", "import", str(file), "--app", "food") == {
             "added": 2, "changed": 0, "unchanged": 0,
         }  # fmt: skip
         assert ask(service, "numbers", "import", str(file), "--app", "food")["unchanged"] == 2
+        # Last, so that whoever knows the key knows the numbers, too.
+        key = ask(service, "key", "create", "shop", "--app", "food")["key"]
         await settled_config(service, client, key)
         bound = await client.bind(key=key)
         assert bound.status == 201, bound.raw
@@ -176,6 +177,7 @@ def test_mistakes_are_sentences(service: Service, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [line.strip().partition(":")[0] for line in said.splitlines()[1:]] == ["name", "app_key", "base_url", "cap"]
     assert ask(service, "app", "show", "none", code=1) == "There is no app 'none'.\n"
+    assert plain(service, "app", "show", "\udcff").returncode == 1
     assert ask(service, "numbers", "freeze", "+8617999999999", "--app", "demo-axb", code=1).startswith("Nothing was")
 
 

@@ -59,7 +59,7 @@ async def create(desk: Desk, new: NewApp) -> Shown:
         new.base_url, new.auth_scheme, new.rate, new.burst, new.default_ttl_s, new.quarantine_s, new.cap, new.policy,
     )  # fmt: skip
     if made is None:
-        raise Conflict("Another app has this name or this app key.", code="app_exists")
+        raise Conflict("Another app has this name or this app key.")
     return await show(desk, new.name)
 
 

@@ -25,7 +25,7 @@ async def create(desk: Desk, app: str, new: NewCaller) -> Shown:
     """
     owner = await app_id(desk, app)
     if await desk.db.fetchrow(statements("operate")["add_caller"], owner, new.name, new.weight) is None:
-        raise Conflict(f"The app has a caller '{new.name}' already.", code="caller_exists")
+        raise Conflict(f"The app has a caller '{new.name}' already.")
     return await _show(desk, owner, new.name)
 
 
@@ -68,7 +68,7 @@ async def create_key(desk: Desk, app: str, caller: str, new: NewKey, key: str) -
         raise Invalid("Some fields are wrong; see errors.", errors=(FieldError("/scopes", "names a scope twice"),))
     made = await desk.db.fetchrow(statements("operate")["add_key"], hash_key(key), caller_id, scopes, hint)
     if made is None:
-        raise Conflict(f"The caller '{caller}' has two live keys: revoke one of them first.", code="two_keys")
+        raise Conflict(f"The caller '{caller}' has two live keys: revoke one of them first.")
     return {"caller": caller, "key": key, "hint": hint, "scopes": scopes, "created_at": made["created_at"]}
 
 
@@ -81,7 +81,7 @@ async def revoke_key(desk: Desk, app: str, caller: str, hint: str) -> Shown:
     owner = await app_id(desk, app)
     caller_id = await _caller_id(desk, owner, caller)
     if not await desk.db.fetch(statements("operate")["revoke_key"], caller_id, hint):
-        raise NotFound(f"The caller '{caller}' has no live key that ends in '{hint}'.", code="key_not_found")
+        raise NotFound(f"The caller '{caller}' has no live key that ends in '{hint}'.")
     return {"caller": caller, "hint": hint, "revoked": True}
 
 
@@ -100,4 +100,4 @@ async def _caller_id(desk: Desk, owner: int, caller: str) -> int:
 
 
 def _no_caller(caller: str) -> NotFound:
-    return NotFound(f"The app has no caller '{caller}'.", code="caller_not_found")
+    return NotFound(f"The app has no caller '{caller}'.")

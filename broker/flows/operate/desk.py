@@ -35,7 +35,7 @@ class Access:
 
 def no_app(name: str) -> NotFound:
     """Return the problem of an app that is not there."""
-    return NotFound(f"There is no app '{name}'.", code="app_not_found")
+    return NotFound(f"There is no app '{name}'.")
 
 
 async def app_id(desk: Desk, name: str) -> int:

@@ -77,7 +77,7 @@ async def retire(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
         words = (
             f"lines live on {live} of them" if live else "they were open until a moment ago; try again in 10 seconds"
         )
-        raise Conflict(f"No number was retired: {words}.", code="number_in_use")
+        raise Conflict(f"No number was retired: {words}.")
     return await _listed(desk, owner, wanted.numbers)
 
 
@@ -152,9 +152,9 @@ async def _store(desk: Desk, lines: Sequence[ImportLine], pools: dict[str, Any])
             timeout_s=_LONG_S,
         )
     except asyncpg.UniqueViolationError:
-        raise Conflict("Another import is adding to the same pool: try again.", code="conflict") from None
+        raise Conflict("Another import is adding to the same pool: try again.") from None
     except asyncpg.CheckViolationError:
-        raise Conflict("A pool holds at most 100,000 numbers: nothing was imported.", code="pool_full") from None
+        raise Conflict("A pool holds at most 100,000 numbers: nothing was imported.") from None
     return [(row["ord"] - 1, row["outcome"]) for row in rows]
 
 

@@ -22,7 +22,7 @@ async def create(desk: Desk, app: str, new: NewPool) -> Shown:
     """
     owner = await app_id(desk, app)
     if await desk.db.fetchrow(statements("operate")["add_pool"], owner, new.name, new.area_code) is None:
-        raise Conflict(f"The app has a pool '{new.name}' already.", code="pool_exists")
+        raise Conflict(f"The app has a pool '{new.name}' already.")
     return await _show(desk, owner, new.name)
 
 
@@ -59,4 +59,4 @@ async def _show(desk: Desk, owner: int, pool: str) -> Shown:
 
 
 def _no_pool(pool: str) -> NotFound:
-    return NotFound(f"The app has no pool '{pool}'.", code="pool_not_found")
+    return NotFound(f"The app has no pool '{pool}'.")

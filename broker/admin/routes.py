@@ -1,0 +1,51 @@
+"""The table of routes for operators, and nothing else. All need a key with the scope `operate`: it opens every app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.admin import use
+from broker.admin.use import Use
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. ``creates``: answered 201; ``named``: what is made has an address, the path and its name."""
+
+    method: str
+    path: str
+    use: Use
+    creates: bool = False
+    named: bool = False
+
+
+_APPS = "/v1/operator/apps"
+_APP = _APPS + "/{app:[^/:]+}"
+_CALLER = _APP + "/callers/{caller:[^/:]+}"
+_POOL = _APP + "/pools/{pool:[^/:]+}"
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", _APPS, use.list_apps),
+    Route("POST", _APPS, use.create_app, creates=True, named=True),
+    Route("GET", _APP, use.show_app),
+    Route("PATCH", _APP, use.change_app),
+    Route("POST", _APP + ":suspend", use.suspend_app),
+    Route("POST", _APP + ":resume", use.resume_app),
+    Route("POST", _APP + ":check", use.check_app),
+    Route("GET", _APP + "/callers", use.list_callers),
+    Route("POST", _APP + "/callers", use.create_caller, creates=True),
+    Route("PATCH", _CALLER, use.change_caller),
+    Route("GET", _CALLER + "/keys", use.list_keys),
+    Route("POST", _CALLER + "/keys", use.create_key, creates=True),
+    Route("DELETE", _CALLER + "/keys/{hint}", use.revoke_key),
+    Route("GET", _APP + "/pools", use.list_pools),
+    Route("POST", _APP + "/pools", use.create_pool, creates=True),
+    Route("POST", _POOL + ":close", use.close_pool),
+    Route("POST", _POOL + ":open", use.open_pool),
+    Route("GET", _APP + "/numbers", use.list_numbers),
+    Route("POST", _APP + "/numbers:import", use.import_numbers),
+    Route("POST", _APP + "/numbers:freeze", use.freeze_numbers),
+    Route("POST", _APP + "/numbers:open", use.open_numbers),
+    Route("POST", _APP + "/numbers:drain", use.drain_numbers),
+    Route("POST", _APP + "/numbers:retire", use.retire_numbers),
+)

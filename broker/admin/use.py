@@ -1,0 +1,162 @@
+"""From a request to a use case: what the path and the body say, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from broker.api.auth import new_key
+from broker.flows.operate import apps, callers, numbers, pools
+from broker.flows.operate.desk import Desk
+from broker.flows.operate.fields import (
+    AppChange,
+    CallerChange,
+    Given,
+    NewApp,
+    NewCaller,
+    NewKey,
+    NewPool,
+    NumberFilter,
+    Numbers,
+    Why,
+    read,
+)
+from broker.platform.huawei.access import of_app
+
+
+class Import(Given):
+    """Lines to import; each is checked by itself, so that every mistake is found."""
+
+    items: Annotated[list[Any], Field(min_length=1, max_length=100_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: names in its path, its JSON body ({} when empty), its query."""
+
+    path: Mapping[str, str]
+    body: object
+    query: Mapping[str, str]
+
+
+Use = Callable[[Desk, Asked], Awaitable[object]]
+
+
+async def list_apps(desk: Desk, _asked: Asked) -> object:
+    """All apps."""
+    return await apps.every(desk)
+
+
+async def create_app(desk: Desk, asked: Asked) -> object:
+    """A new app."""
+    return await apps.create(desk, read(NewApp, asked.body))
+
+
+async def show_app(desk: Desk, asked: Asked) -> object:
+    """One app."""
+    return await apps.show(desk, asked.path["app"])
+
+
+async def change_app(desk: Desk, asked: Asked) -> object:
+    """Merge-patch of an app."""
+    return await apps.change(desk, asked.path["app"], read(AppChange, asked.body))
+
+
+async def suspend_app(desk: Desk, asked: Asked) -> object:
+    """No new bindings."""
+    return await apps.suspend(desk, asked.path["app"], read(Why, asked.body).reason)
+
+
+async def resume_app(desk: Desk, asked: Asked) -> object:
+    """New bindings again."""
+    return await apps.resume(desk, asked.path["app"])
+
+
+async def check_app(desk: Desk, asked: Asked) -> object:
+    """One question to the platform."""
+    return await apps.check(desk, asked.path["app"], of_app)
+
+
+async def list_callers(desk: Desk, asked: Asked) -> object:
+    """An app's callers."""
+    return await callers.every(desk, asked.path["app"])
+
+
+async def create_caller(desk: Desk, asked: Asked) -> object:
+    """A new caller."""
+    return await callers.create(desk, asked.path["app"], read(NewCaller, asked.body))
+
+
+async def change_caller(desk: Desk, asked: Asked) -> object:
+    """Another weight."""
+    wanted = read(CallerChange, asked.body)
+    return await callers.set_weight(desk, asked.path["app"], asked.path["caller"], wanted.weight)
+
+
+async def list_keys(desk: Desk, asked: Asked) -> object:
+    """A caller's keys by their hints."""
+    return await callers.keys(desk, asked.path["app"], asked.path["caller"])
+
+
+async def create_key(desk: Desk, asked: Asked) -> object:
+    """A new key, shown this once."""
+    new = read(NewKey, asked.body)
+    return await callers.create_key(desk, asked.path["app"], asked.path["caller"], new, new_key())
+
+
+async def revoke_key(desk: Desk, asked: Asked) -> object:
+    """A key that is taken no more."""
+    return await callers.revoke_key(desk, asked.path["app"], asked.path["caller"], asked.path["hint"])
+
+
+async def list_pools(desk: Desk, asked: Asked) -> object:
+    """An app's pools."""
+    return await pools.every(desk, asked.path["app"])
+
+
+async def create_pool(desk: Desk, asked: Asked) -> object:
+    """A new pool."""
+    return await pools.create(desk, asked.path["app"], read(NewPool, asked.body))
+
+
+async def close_pool(desk: Desk, asked: Asked) -> object:
+    """A pool that is handed out from no more."""
+    return await pools.close(desk, asked.path["app"], asked.path["pool"])
+
+
+async def open_pool(desk: Desk, asked: Asked) -> object:
+    """A pool that is handed out from again."""
+    return await pools.reopen(desk, asked.path["app"], asked.path["pool"])
+
+
+async def list_numbers(desk: Desk, asked: Asked) -> object:
+    """An app's numbers."""
+    return await numbers.every(desk, asked.path["app"], read(NumberFilter, dict(asked.query)))
+
+
+async def import_numbers(desk: Desk, asked: Asked) -> object:
+    """All lines or none."""
+    return await numbers.load(desk, asked.path["app"], read(Import, asked.body).items)
+
+
+async def freeze_numbers(desk: Desk, asked: Asked) -> object:
+    """Handed out no more; lines live on."""
+    return await numbers.freeze(desk, asked.path["app"], read(Numbers, asked.body))
+
+
+async def open_numbers(desk: Desk, asked: Asked) -> object:
+    """Handed out again."""
+    return await numbers.reopen(desk, asked.path["app"], read(Numbers, asked.body))
+
+
+async def drain_numbers(desk: Desk, asked: Asked) -> object:
+    """On their way out."""
+    return await numbers.drain(desk, asked.path["app"], read(Numbers, asked.body))
+
+
+async def retire_numbers(desk: Desk, asked: Asked) -> object:
+    """Given back."""
+    return await numbers.retire(desk, asked.path["app"], read(Numbers, asked.body))
