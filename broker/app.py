@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -17,12 +18,13 @@ from broker.clock import boottime
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
+from broker.flows.pool_figures import PoolFigures
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
 from broker.platform.protocol import AxbPlatform
 from broker.settings import Settings
-from broker.store import bindings, calls, idempotency, registry
+from broker.store import bindings, calls, idempotency, listing, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -159,6 +161,9 @@ class Worker:
                 lambda asks: bindings.release(db, asks, reason="released", lease_s=settings.lease_s),
                 distinct=lambda ask: ask.binding_id,
             ),
+            live_of_orders=partial(listing.live_of_orders, db),
+            find=partial(listing.find, db),
+            pool_figures=PoolFigures(partial(listing.figures, db)),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
 

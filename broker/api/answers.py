@@ -67,6 +67,62 @@ class Problem(BaseModel):
     platform_http: Annotated[int, Field(description="The platform's HTTP status.")] = 0
 
 
+class Bindings(BaseModel):
+    """The bindings that were released, or are being released."""
+
+    items: list[Binding]
+
+
+class BindingPage(BaseModel):
+    """Some bindings, newest first. A page may be short, even empty, while there are more."""
+
+    items: list[Binding]
+    next_cursor: Annotated[str | None, Field(description="Where the next page begins; null at the end.")]
+
+
+class BatchItem(BaseModel):
+    """One item's outcome: what it would have been answered alone. It has a `binding` or a `problem`."""
+
+    status: int
+    binding: Annotated[Binding | None, Field(description="Absent with a problem.")] = None
+    problem: Annotated[Problem | None, Field(description="Absent with a binding.")] = None
+
+
+class Batch(BaseModel):
+    """The outcomes in the order of the items."""
+
+    items: list[BatchItem]
+
+
+class Pool(BaseModel):
+    """How full a pool is; figures are at most 10 s old."""
+
+    name: str
+    area_code: str
+    state: Literal["open", "closed"]
+    numbers: Annotated[int, Field(description="X numbers of the pool, whatever their state.")]
+    open: Annotated[int, Field(description="X numbers that may be handed out.")]
+    cap: Annotated[int, Field(description="Most live lines on one X.")]
+    live: Annotated[int, Field(description="Lines that hold an X now.")]
+    resting: Annotated[int, Field(description="(party, X) pairs that may not be used for another counterpart yet.")]
+    headroom: Annotated[int, Field(description="Lines that the open X could carry besides: open * cap - live.")]
+    x_in_use: Annotated[int, Field(description="X numbers that carry a line.")]
+    x_needed: Annotated[
+        int, Field(description="The fewest X with which any choice could serve what is live and rests.")
+    ]
+    refusals: Annotated[
+        dict[str, int],
+        Field(description="Binds that found nothing here, by main reason, since the answering process began."),
+    ]
+    as_of: Annotated[Time, Field(description="When live, resting, x_in_use and x_needed were counted.")]
+
+
+class Pools(BaseModel):
+    """The pools of the app, by name."""
+
+    items: list[Pool]
+
+
 class Health(BaseModel):
     """The process answers."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -11,9 +11,11 @@ from aiohttp import web
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
+from broker.flows.pool_figures import PoolFigures
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault
 from broker.store.idempotency import Finish, KeyAsk, KeyState
+from broker.store.listing import Page, Wanted
 from broker.store.registry import Key, Registry
 
 
@@ -24,6 +26,7 @@ class Limits:
     default_deadline_s: float = 3.0
     longest_deadline_s: float = 30.0
     body_bytes: int = 64 * 1024
+    batch_bytes: int = 4 * 1024 * 1024
     lease_s: float = 8.0
 
 
@@ -40,6 +43,9 @@ class Services:
     forget_key: Batcher[tuple[KeyAsk, int], None]
     show: Batcher[tuple[int, UUID], Binding | None]
     begin_release: Batcher[ReleaseAsk, Releasing | None]
+    live_of_orders: Callable[[int, Sequence[str], int], Awaitable[list[tuple[int, int, UUID]]]]
+    find: Callable[[Wanted], Awaitable[Page]]
+    pool_figures: PoolFigures
     limits: Limits
     draining: bool = False
 
@@ -57,7 +63,7 @@ class Heard:
     respond_async: bool
     body: bytes
     notes: dict[str, object] = field(default_factory=dict)
-    key_hash: bytes | None = None
+    key_ask: KeyAsk | None = None
     key_token: int | None = None
     made: tuple[int, UUID] | None = None
 
@@ -73,3 +79,4 @@ class Reply:
     retry_after_s: int | None = None
     problem: str | None = None
     keep: bool = True
+    next_page: str | None = None

@@ -52,7 +52,7 @@ async def once(request: web.Request, services: Services, heard: Heard, handler: 
         return Reply(state.stored.status, state.stored.body, location=state.stored.location, replayed=True)
     if state.token is None:
         raise _in_progress()
-    heard.key_hash, heard.key_token, heard.made = ask.key_hash, state.token, state.made
+    heard.key_ask, heard.key_token, heard.made = ask, state.token, state.made
     return await _carry_out(request, services, heard, handler, ask, state.token)
 
 
@@ -66,7 +66,7 @@ async def _carry_out(
     except BaseException:
         await services.forget_key.submit((ask, token))
         raise
-    if reply.problem is not None and not reply.keep:
+    if not reply.keep:
         await services.forget_key.submit((ask, token))
         return reply
     answer = Stored(reply.status, reply.location, reply.body)

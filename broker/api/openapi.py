@@ -58,6 +58,31 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
         "description": "The ETag that you have.",
     },
+    "order_id": {
+        "in": "query",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        "description": "Bindings of this order.",
+    },
+    "x": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[+][0-9]{3,30}$"},
+        "description": "Bindings on this X number.",
+    },
+    "state": {
+        "in": "query",
+        "schema": {"type": "string", "enum": ["pending", "active", "releasing", "released", "failed"]},
+        "description": "Bindings in this state.",
+    },
+    "limit": {
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+        "description": "Most bindings on a page.",
+    },
+    "cursor": {
+        "in": "query",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "description": "`next_cursor` of the page before, with the same filters.",
+    },
     "verbose": {
         "in": "query",
         "schema": {"type": "string"},
@@ -68,6 +93,7 @@ _PARAMETERS: dict[str, Json] = {
 
 _PATH_SCHEMAS: dict[str, Json] = {
     "id": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
+    "order_id": {"type": "string", "minLength": 1, "maxLength": 128},
     "file": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 
@@ -85,6 +111,7 @@ _HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "const": "true"},
         "description": "This is the answer that an earlier request with the same Idempotency-Key got.",
     },
+    "Link": {"schema": {"type": "string"}, "description": "The next page, if there is one."},
     "ETag": {"required": True, "schema": {"type": "string"}, "description": "Changes with the content."},
     "WWW-Authenticate": {"required": True, "schema": {"type": "string"}, "description": "Bearer."},
 }
@@ -133,6 +160,7 @@ def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "bindings", "description": "What an order system does."},
+            {"name": "pools", "description": "Where X numbers come from."},
             {"name": "service", "description": "For load balancers and readers; no key needed."},
         ],
         "paths": paths,

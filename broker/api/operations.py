@@ -106,6 +106,127 @@ DELETE = Operation(
     problems=(404, 409),
 )
 
+_WAITING = ("Idempotency-Key", "Request-Timeout", "Prefer")
+_FILTERS = ("order_id", "x", "state", "limit", "cursor")
+_UNKNOWN: dict[str, Any] = {
+    "type": "/problems#binding_not_found",
+    "title": "Not found",
+    "status": 404,
+    "detail": "There is no such binding.",
+    "instance": "req_00112233445566778899aabbccddeeff",
+    "code": "binding_not_found",
+}
+_POOL: dict[str, Any] = {
+    "name": "shenzhen",
+    "area_code": "0755",
+    "state": "open",
+    "numbers": 40,
+    "open": 40,
+    "cap": 500,
+    "live": 812,
+    "resting": 63,
+    "headroom": 19188,
+    "x_in_use": 9,
+    "x_needed": 8,
+    "refusals": {"a_busy": 1},
+    "as_of": "2026-11-22T12:00:00.250Z",
+}
+
+BATCH = Operation(
+    id="bindBatch",
+    tag="bindings",
+    summary="Bind up to 1,000 orders",
+    description=(
+        "Each item is a bind and has its own outcome at its place; a bad one harms no other. Waits like a single bind,"
+        " for all of them. One Idempotency-Key covers the batch: its answer is kept unless an item failed with 5xx;"
+        " then a repeat tries those again and finds what was bound. Bodies of up to 4 MiB."
+    ),
+    request=parse.BatchRequest,
+    example={"items": [{"a": "+8613900000001", "b": "+8613900000002", "order_id": "order-1"}]},
+    parameters=_WAITING,
+    answers={
+        200: Answer("The outcomes.", answers.Batch, _REPLAYED, {"items": [{"status": 201, "binding": _ACTIVE}]}),
+    },
+    problems=(409,),
+)
+BATCH_RELEASE = Operation(
+    id="releaseBatch",
+    tag="bindings",
+    summary="Release up to 1,000 bindings or orders",
+    description=(
+        "With `ids` an outcome for each; with `order_ids` one for each live binding of each order in turn, and a 404"
+        " that names the order for one that has none. Bodies of up to 4 MiB."
+    ),
+    request=parse.BatchReleaseRequest,
+    example={"ids": ["bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d5", "bnd_00000000000000000000000000000000"]},
+    parameters=_WAITING,
+    answers={
+        200: Answer(
+            "The outcomes.",
+            answers.Batch,
+            _REPLAYED,
+            {"items": [{"status": 200, "binding": _RELEASED}, {"status": 404, "problem": _UNKNOWN}]},
+        ),
+    },
+    problems=(409,),
+)
+RELEASE_ORDER = Operation(
+    id="releaseOrder",
+    tag="bindings",
+    summary="Release all live bindings of an order",
+    description="200 when nobody is behind any X of it any more; an order that has none is a 200 with an empty list.",
+    parameters=_WAITING,
+    answers={
+        200: Answer("It has ended.", answers.Bindings, _REPLAYED, {"items": [_RELEASED]}),
+        202: Answer("It is being ended.", answers.Bindings, _REPLAYED, {"items": [_ACTIVE | {"state": "releasing"}]}),
+    },
+    problems=(404, 409),
+)
+LIST = Operation(
+    id="listBindings",
+    tag="bindings",
+    summary="List bindings, newest first",
+    description=(
+        'Filters narrow the list together. `Link` with `rel="next"` leads to the next page; a page may be short while'
+        " there are more. To find a party use `POST /v1/bindings:search`: phones do not belong into URLs."
+    ),
+    parameters=(*_FILTERS, "Request-Timeout"),
+    answers={200: Answer("A page.", answers.BindingPage, ("Link",), {"items": [_ACTIVE], "next_cursor": None})},
+)
+SEARCH = Operation(
+    id="searchBindings",
+    tag="bindings",
+    summary="Find bindings, by party too",
+    description=(
+        "The filters of the list in a body, and `party`: a phone on either side. Of what has ended, a party's search"
+        " finds the last binding on each X."
+    ),
+    request=parse.SearchRequest,
+    example={"party": "+8613900000001", "state": "active"},
+    parameters=("Idempotency-Key", "Request-Timeout"),
+    answers={
+        200: Answer("A page.", answers.BindingPage, _REPLAYED, {"items": [_ACTIVE], "next_cursor": None}),
+    },
+    problems=(409,),
+)
+POOLS = Operation(
+    id="listPools",
+    tag="pools",
+    summary="How full the pools are",
+    description="Counted at most every 10 s by each process.",
+    parameters=("Request-Timeout",),
+    answers={200: Answer("The pools of the app.", answers.Pools, (), {"items": [_POOL]})},
+)
+POOL = Operation(
+    id="showPool",
+    tag="pools",
+    summary="How full a pool is",
+    description="Counted at most every 10 s by each process.",
+    parameters=("Request-Timeout",),
+    answers={200: Answer("The pool.", answers.Pool, (), _POOL)},
+    problems=(404,),
+)
+
 LIVEZ = Operation(
     id="livez",
     tag="service",

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from aiohttp import web
@@ -19,6 +19,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import from_json
 
@@ -29,6 +30,7 @@ from broker.log import scrubbed
 _METADATA_BYTES = 2048
 _LONGEST_TTL_S = 7_776_000
 _SHORTEST_TTL_S = 60
+_BATCH_ITEMS = 1000
 _TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?")
 _IDEMPOTENCY_KEY = re.compile(r'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,255}')
 
@@ -132,7 +134,11 @@ def bind_request(body: bytes) -> Asked:
     Raises:
         BadRequest: the body is no JSON.
     """
-    value = _json(body)
+    return bind_item(_json(body))
+
+
+def bind_item(value: Any) -> Asked:
+    """Read a bind from JSON that has been decoded."""
     try:
         return Asked(_BIND.validate_python(value))
     except ValidationError as error:
@@ -145,6 +151,102 @@ def bind_request(body: bytes) -> Asked:
     for party in ("a", "b"):
         good[party] = PhoneNumber(good[party]) if party in good else None
     return Asked(BindRequest.model_construct(**good), errors)
+
+
+def _one_of_two(value: Any) -> Any:
+    if isinstance(value, dict) and ("ids" in value) == ("order_ids" in value):
+        raise ValueError("give either ids or order_ids")
+    return value
+
+
+class BatchRequest(BaseModel):
+    """Body of ``POST /v1/bindings:batch``: each item is checked by itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    items: Annotated[list[Any], Field(min_length=1, max_length=_BATCH_ITEMS)]
+
+
+class BatchReleaseRequest(BaseModel):
+    """Body of ``POST /v1/bindings:batch-release``: ``ids`` or ``order_ids``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    ids: Annotated[list[Any], Field(min_length=1, max_length=_BATCH_ITEMS)] | None = None
+    order_ids: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]],
+            Field(min_length=1, max_length=_BATCH_ITEMS),
+        ]
+        | None
+    ) = None
+
+    _either = model_validator(mode="before")(_one_of_two)
+
+
+class ListRequest(BaseModel):
+    """Filters of ``GET /v1/bindings``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    order_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)] | None = None
+    x: Annotated[str, Field(pattern=r"^[+][0-9]{3,30}$")] | None = None
+    state: Literal["pending", "active", "releasing", "released", "failed"] | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class SearchRequest(ListRequest):
+    """Body of ``POST /v1/bindings:search``: a party never stands in a URL."""
+
+    party: Phone | None = None
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def body_as(model: type[M], body: bytes) -> M:
+    """Read a body of this shape.
+
+    Raises:
+        BadRequest: it is no JSON.
+        Invalid: with one error for every bad field.
+    """
+    return checked(model, _json(body))
+
+
+def checked(model: type[M], value: Any) -> M:
+    """Check decoded JSON, or the parameters of a query.
+
+    Raises:
+        Invalid: with one error for every bad field.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = tuple(FieldError(_pointer(detail["loc"]), _words(detail)) for detail in details)
+    raise Invalid("Some fields are wrong; see errors.", errors=errors)
+
+
+def list_query(request: web.Request) -> ListRequest:
+    """Read the filters of a listing from the query string; a blank before an X is its ``+``.
+
+    Raises:
+        Invalid: with one error for every bad parameter.
+    """
+    given: dict[str, Any] = {}
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise Invalid(
+                "A parameter is wrong; see errors.", errors=(FieldError(_pointer((name,)), "is given more than once"),)
+            )
+        given[name] = request.query[name]
+    if "x" in given and given["x"].startswith(" "):
+        given["x"] = "+" + given["x"][1:]
+    if "limit" in given and given["limit"].isascii() and given["limit"].isdigit() and len(given["limit"]) <= 6:  # noqa: PLR2004 - more digits are refused as they are
+        given["limit"] = int(given["limit"])
+    return checked(ListRequest, given)
 
 
 def canonical(body: bytes) -> bytes:
@@ -179,10 +281,15 @@ async def body_of(request: web.Request, limit: int) -> bytes:
         raise TooLarge(f"The body may have at most {limit} bytes.")
     if not request.body_exists:
         return b""
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"The body may have at most {limit} bytes.") from None
+    # aiohttp's own limit is one for the whole application, so it is the largest of all routes and this one counts.
+    parts: list[bytes] = []
+    length = 0
+    async for part in request.content.iter_any():
+        length += len(part)
+        if length > limit:
+            raise TooLarge(f"The body may have at most {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def deadline_s(request: web.Request, *, default: float, longest: float) -> float:

@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     "forbidden": "The key lacks the scope for this operation. Ask an operator.",
     "not_found": "There is nothing at this path.",
     "binding_not_found": "No such binding in your app.",
+    "pool_not_found": "No such pool in your app.",
     "method_not_allowed": "See the Allow header.",
     "pool_exhausted": "No X of the allowed pools may be given to this pair now; reasons counts why. "
     "Try other areas, or later.",
@@ -63,6 +64,7 @@ def status_of(code: str) -> int:
 _OTHER = {
     "malformed_json": 400,
     "binding_not_found": 404,
+    "pool_not_found": 404,
     "idempotency_in_progress": 409,
     "idempotency_key_reused": 422,
     "compressed_body": 415,

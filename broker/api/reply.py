@@ -21,6 +21,22 @@ def pack(value: Any) -> bytes:
 
 def problem_reply(problem: Problem, request_id: str, *, keep: bool = True) -> Reply:
     """Return the answer of RFC 9457 for ``problem``; 429 and 5xx are never kept for repeats."""
+    return Reply(
+        status=problem.status,
+        body=pack(problem_body(problem, request_id)),
+        retry_after_s=problem.retry_after_s,
+        problem=problem.code,
+        keep=keep and kept(problem),
+    )
+
+
+def kept(problem: Problem) -> bool:
+    """Tell whether repeats with the same Idempotency-Key are to get this problem again."""
+    return problem.status in {409, 422} and problem.code != "idempotency_in_progress"
+
+
+def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return the members of RFC 9457 and ours."""
     body: dict[str, Any] = {
         "type": _TYPES + problem.code,
         "title": problem.title,
@@ -31,13 +47,7 @@ def problem_reply(problem: Problem, request_id: str, *, keep: bool = True) -> Re
     }
     if problem.errors:
         body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in problem.errors]
-    return Reply(
-        status=problem.status,
-        body=pack({**problem.extra, **body}),
-        retry_after_s=problem.retry_after_s,
-        problem=problem.code,
-        keep=keep and problem.status in {409, 422} and problem.code != "idempotency_in_progress",
-    )
+    return {**problem.extra, **body}
 
 
 def to_http(reply: Reply, request_id: str) -> web.Response:
@@ -45,6 +55,8 @@ def to_http(reply: Reply, request_id: str) -> web.Response:
     headers = {"X-Request-Id": request_id}
     if reply.location is not None:
         headers["Location"] = reply.location
+    if reply.next_page is not None:
+        headers["Link"] = f'<{reply.next_page}>; rel="next"'
     if reply.replayed:
         headers["Idempotency-Replayed"] = "true"
     if reply.retry_after_s is not None:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import bindings, operations
+from broker.api import batch, bindings, listing, operations, pools
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation; ``scope`` is what the API key must allow, ``operation`` what /openapi.json says of it."""
+    """One operation; ``scope`` is what the API key must allow, ``operation`` what /openapi.json says of it.
+
+    ``batch``: the larger limit of bodies counts.
+    """
 
     method: str
     path: str
     scope: str
     handler: Handler
     operation: Operation | None = None
+    batch: bool = False
 
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/bindings", "bind", bindings.create, operations.CREATE),
+    Route("GET", "/v1/bindings", "read", listing.show_some, operations.LIST),
+    Route("POST", "/v1/bindings:search", "read", listing.search, operations.SEARCH),
+    Route("POST", "/v1/bindings:batch", "bind", batch.create, operations.BATCH, batch=True),
+    Route("POST", "/v1/bindings:batch-release", "bind", batch.batch_release, operations.BATCH_RELEASE, batch=True),
+    Route("POST", "/v1/orders/{order_id}:release", "bind", batch.release_order, operations.RELEASE_ORDER),
+    Route("GET", "/v1/pools", "read", pools.show_all, operations.POOLS),
+    Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),
     Route("DELETE", "/v1/bindings/{id}", "bind", bindings.delete, operations.DELETE),
 )

@@ -32,7 +32,7 @@ _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 
 def build(services: Services, conditions: Conditions) -> web.Application:
     """Return the application of the `api` listener."""
-    app = web.Application(middlewares=[outermost], client_max_size=services.limits.body_bytes)
+    app = web.Application(middlewares=[outermost], client_max_size=services.limits.batch_bytes)
     app[SERVICES] = services
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _endpoint(route))
@@ -57,7 +57,7 @@ def _endpoint(route: Route) -> AiohttpHandler:
             key=key,
             deadline=boottime() + wait_s,
             respond_async=parse.respond_async(request),
-            body=await parse.body_of(request, limits.body_bytes),
+            body=await parse.body_of(request, limits.batch_bytes if route.batch else limits.body_bytes),
         )
         request["notes"] = heard.notes
         heard.notes["caller"] = key.caller

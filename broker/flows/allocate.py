@@ -103,19 +103,32 @@ class Allocator:
             Conflict: a twin of the request has taken over its idempotency key.
             Unavailable: too much is waiting, or no claim came about in time; nothing was accepted.
         """
+        return await self.enqueue(order, within_s=within_s)
+
+    def enqueue(self, order: BindOrder, *, within_s: float) -> asyncio.Future[Allocated]:
+        """Queue ``order``: what :meth:`allocate` waits for. Orders queued in one turn of the loop share a batch.
+
+        Raises:
+            Unavailable: too much is waiting.
+        """
         if len(self._queue) >= self._queue_limit:
             raise Unavailable("too many requests are waiting for a number", code="overloaded")
         loop = asyncio.get_running_loop()
         item = _Item(order, loop.time() + within_s, loop.create_future())
         self._queue.append(item)
         self._wake()
-        return await item.future
+        return item.future
 
     def heat_note(self, pool_id: int, x_id: int) -> None:
         """Take in that a seat on an X was freed here."""
         memory = self._memory.get(pool_id)
         if memory is not None:
             memory.full.pop(x_id, None)
+
+    def refusals(self, pool_id: int) -> dict[str, int]:
+        """Return how often this process found nothing in a pool since it began, by the main reason."""
+        memory = self._memory.get(pool_id)
+        return dict(memory.refusals) if memory is not None else {}
 
     def _wake(self) -> None:
         if not self._woken and len(self._tasks) < self._in_flight:
@@ -249,7 +262,10 @@ class Allocator:
             a_live=a.live,
             b_live=b.live,
         )
-        for reason, count in counts.counts().items():
+        reasons = counts.counts()
+        # What bars most of its numbers is why the pool refused.
+        self._memory[pool.id].refusals[max(reasons, key=lambda reason: reasons[reason])] += 1
+        for reason, count in reasons.items():
             item.refused[reason] = item.refused.get(reason, 0) + count
         if item.place + 1 < len(order.pools):
             item.place += 1

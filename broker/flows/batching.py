@@ -57,13 +57,20 @@ class Batcher(Generic[T, R]):
             Unavailable: if too many items wait already.
             DatabaseAway: if the statement got no answer; whether it took effect is unknown.
         """
+        return await self.enqueue(item)
+
+    def enqueue(self, item: T) -> asyncio.Future[R]:
+        """Put ``item`` into the next batch: what :meth:`submit` waits for, without a task for each of many items.
+
+        Raises:
+            Unavailable: if too many items wait already.
+        """
         if len(self._queue) >= self._queue_limit:
             raise Unavailable("too much is waiting for the database", code="overloaded")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
         self._wake()
-        return await future
+        return future
 
     def _wake(self) -> None:
         if not self._woken and len(self._tasks) < self._in_flight:

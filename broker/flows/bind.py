@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from broker.clock import boottime
@@ -14,6 +16,7 @@ from broker.flows.allocate import Allocator
 from broker.flows.calls import Dispatch, Failed, PlatformCall, Settled
 from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
+from broker.store.registry import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +40,100 @@ async def bind(
     Raises:
         PoolExhausted, Unavailable: nothing was accepted.
     """
-    if dispatch.backlog_s(order.app.id) == float("inf"):
+    _check_lane(order.app, dispatch)
+    allocated = await allocator.allocate(order, within_s=max(deadline - boottime(), 0.05))
+    call = _hand_over(order, allocated, dispatch, lease_s=lease_s, deadline=deadline, wait=wait)
+    return _accepted(allocated, await settled(call.done, deadline=deadline))
+
+
+async def bind_many(
+    orders: Sequence[BindOrder],
+    allocator: Allocator,
+    dispatch: Dispatch,
+    *,
+    lease_s: float,
+    deadline: float,
+    wait: bool,
+) -> list[Accepted | BaseException]:
+    """Bind every order as :func:`bind` does, all at once: for each what was accepted, or why nothing was.
+
+    Orders are queued in one turn of the loop, so they share the allocator's batches, and none has a task of its own.
+    An order's call begins with its own commit: one that waits for a contended party holds nobody up.
+    """
+    calls: list[PlatformCall | None] = [None] * len(orders)
+
+    def begin(place: int, claim: asyncio.Future[Allocated]) -> None:
+        if not claim.cancelled() and claim.exception() is None:
+            calls[place] = _hand_over(
+                orders[place], claim.result(), dispatch, lease_s=lease_s, deadline=deadline, wait=wait
+            )
+
+    claims: list[asyncio.Future[Allocated]] = []
+    for place, order in enumerate(orders):
+        claim = _enqueued(order, allocator, dispatch, deadline=deadline)
+        claim.add_done_callback(partial(begin, place))
+        claims.append(claim)
+    results = await asyncio.gather(*claims, return_exceptions=True)
+    outcomes = await _all_settled([call.done if call is not None else None for call in calls], deadline=deadline)
+    return [
+        result if isinstance(result, BaseException) else _accepted(result, outcome)
+        for result, outcome in zip(results, outcomes, strict=True)
+    ]
+
+
+def _enqueued(
+    order: BindOrder, allocator: Allocator, dispatch: Dispatch, *, deadline: float
+) -> asyncio.Future[Allocated]:
+    try:
+        _check_lane(order.app, dispatch)
+        return allocator.enqueue(order, within_s=max(deadline - boottime(), 0.05))
+    except Problem as problem:
+        refused: asyncio.Future[Allocated] = asyncio.get_running_loop().create_future()
+        refused.set_exception(problem)
+        return refused
+
+
+def _check_lane(app: App, dispatch: Dispatch) -> None:
+    if dispatch.backlog_s(app.id) == float("inf"):
         raise PlatformRefused(
             "The platform has refused this app's secret; nothing is sent until an operator corrects it.",
             code="platform_refused",
         )
-    allocated = await allocator.allocate(order, within_s=max(deadline - boottime(), 0.05))
+
+
+def _hand_over(
+    order: BindOrder, allocated: Allocated, dispatch: Dispatch, *, lease_s: float, deadline: float, wait: bool
+) -> PlatformCall:
+    """Begin the platform call of a committed claim; somebody waits for its outcome if ``done`` is set."""
     crashpoint("after_commit")
     call = _call(order, allocated, lease_s=lease_s, deadline=deadline)
     # Holding the connection is useless when the lane's queue is longer than the request's time.
-    wait = wait and not dispatch.leaving and dispatch.backlog_s(order.app.id) < deadline - boottime()
-    if wait:
+    if wait and not dispatch.leaving and dispatch.backlog_s(order.app.id) < deadline - boottime():
         call.done = asyncio.get_running_loop().create_future()
     dispatch.start(call)
-    outcome = await settled(call.done, deadline=deadline)
+    return call
+
+
+def _accepted(allocated: Allocated, outcome: Settled | None) -> Accepted:
     return Accepted(allocated.claim.pool_id, allocated.claim.binding_id, allocated.created_at, outcome)
+
+
+async def _all_settled(
+    waiting: Sequence[asyncio.Future[Settled | None] | None], *, deadline: float
+) -> list[Settled | None]:
+    """Wait for all outcomes with one timer."""
+    wanted = [done for done in waiting if done is not None]
+
+    def let_all_go() -> None:
+        for done in wanted:
+            let_go(done)
+
+    timer = asyncio.get_running_loop().call_later(max(deadline - boottime(), 0.0), let_all_go)
+    try:
+        await asyncio.gather(*wanted)
+    finally:
+        timer.cancel()
+    return [done.result() if done is not None else None for done in waiting]
 
 
 async def settled(done: asyncio.Future[Settled | None] | None, *, deadline: float) -> Settled | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from broker.domain.choice import Prefix
@@ -27,6 +28,7 @@ class PoolMemory:
     heat: list[int] = field(default_factory=list)
     cooled_at: float = 0.0
     full: dict[int, _Full] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
 
     def full_mask(self, now: float) -> int:
         """Return the X numbers believed to be full."""

@@ -256,16 +256,16 @@ async def test_unknown_paths_are_404(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/bindings", {"POST"}),
-        ("PUT", "/v1/bindings", {"POST"}),
-        ("OPTIONS", "/v1/bindings", {"POST"}),
-        ("DELETE", "/v1/bindings", {"POST"}),
+        ("PATCH", "/v1/bindings", {"GET", "HEAD", "POST"}),
+        ("PUT", "/v1/bindings", {"GET", "HEAD", "POST"}),
+        ("OPTIONS", "/v1/bindings", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/v1/bindings", {"GET", "HEAD", "POST"}),
         ("POST", "/v1/bindings/bnd_x", {"GET", "HEAD", "DELETE"}),
         ("PATCH", "/v1/bindings/bnd_x", {"GET", "HEAD", "DELETE"}),
         ("OPTIONS", "/v1/bindings/bnd_x", {"GET", "HEAD", "DELETE"}),
         ("POST", "/livez", {"GET", "HEAD"}),
         ("POST", "/problems", {"GET", "HEAD"}),
-        ("PROPFIND", "/v1/bindings", {"POST"}),
+        ("PROPFIND", "/v1/bindings", {"GET", "HEAD", "POST"}),
     ],
 )
 async def test_other_methods_are_405_with_allow(client: Client, method: str, path: str, allowed: set[str]) -> None:
@@ -284,7 +284,7 @@ async def test_head_is_get_without_a_body(client: Client) -> None:
     assert head.headers["Content-Length"] == shown.headers["Content-Length"]
     assert (await client.ask("HEAD", "/v1/bindings/bnd_none")).status == 404
     assert (await client.ask("HEAD", f"/v1/bindings/{binding_id}", key=None)).status == 401
-    assert (await client.ask("HEAD", "/v1/bindings")).status == 405
+    assert (await client.ask("HEAD", "/v1/bindings:batch")).status == 405
 
 
 async def test_a_suspended_app_is_503(service: Service) -> None:

@@ -9,19 +9,21 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
 from broker.domain.ids import new_id
-from broker.store import allocation, bindings, calls, idempotency
+from broker.store import allocation, bindings, calls, idempotency, listing
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.calls import Bound, Extension
 from broker.store.crypto import DataKey, Vault
 from broker.store.database import Database
 from broker.store.idempotency import Finish, KeyAsk, Stored
+from broker.store.listing import Place, Wanted
 from tests.store.shop import LEASE_S, Shop, ended, key_of, open_shop, with_key
 
 _BIG = {"slot", "line", "binding", "platform_call", "idempotency"}
@@ -51,8 +53,9 @@ _SEED = (
     FROM seed
     """,
     """
-    INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at)
-    SELECT pool_id, id, $1, $2, id, CASE WHEN live THEN 'active' ELSE 'released' END, 3600, now FROM seed
+    INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, order_id)
+    SELECT pool_id, id, $1, $2, id, CASE WHEN live THEN 'active' ELSE 'released' END, 3600, now,
+           'order-' || n / 5 FROM seed
     """,
     """
     INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
@@ -185,6 +188,20 @@ async def _show(shop: Shop, _start: int) -> None:
     await bindings.show(shop.db, _VAULT, [])
 
 
+async def _list(shop: Shop, _start: int) -> None:
+    """Every way to find bindings, over the seed's: an order of a few, an X of many, a party, pages of 30."""
+    one = Wanted(shop.app_id, shop.pools, 30)
+    for wanted in (
+        one,
+        replace(one, order_id="order-7"),
+        replace(one, order_id="order-7", state="released"),
+        replace(one, party_key=10_000_007),
+        replace(one, x=Place(shop.pools[0], 3), state="active"),
+    ):
+        await listing.find(shop.db, wanted)
+    await listing.live_of_orders(shop.db, shop.app_id, [f"order-{n}" for n in range(_BATCH)], 1000)
+
+
 async def _claim(shop: Shop, _start: int) -> None:
     await calls.claim(shop.db, limit=_BATCH, lease_s=LEASE_S)
 
@@ -201,7 +218,7 @@ async def _keys(shop: Shop, start: int) -> None:
     await idempotency.sweep(shop.db, limit=_BATCH)
 
 
-_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _show, _claim, _sweep, _keys)
+_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _show, _list, _claim, _sweep, _keys)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

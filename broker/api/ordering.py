@@ -1,0 +1,89 @@
+"""From what was asked for to an order: checked against what we know of apps, pools and our own numbers."""
+
+from __future__ import annotations
+
+import orjson
+
+from broker.api import parse
+from broker.api.context import Services
+from broker.domain.choice import Policy
+from broker.domain.phone import PhoneNumber
+from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
+from broker.flows.order import BindOrder
+from broker.store.registry import App, Key, Pool, Registry
+
+
+def order_of(
+    found: parse.Asked,
+    services: Services,
+    key: Key,
+    *,
+    key_hash: bytes | None = None,
+    key_token: int | None = None,
+) -> BindOrder:
+    """Return the order; ``key_hash`` and ``key_token`` name its idempotency record.
+
+    Raises:
+        Invalid: with one error for every bad field.
+        PoolExhausted, Unavailable: the app has no open pool, or is suspended.
+    """
+    asked, app = found.request, key.app
+    if app.suspended is not None:
+        raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
+    registry = services.registry()
+    errors = list(found.errors)
+    parties: dict[str, PhoneNumber | None] = {"/a": asked.a, "/b": asked.b}  # None: it is among the errors
+    if parties["/a"] is not None and parties["/a"] == parties["/b"]:
+        errors.append(FieldError("/b", "must differ from a"))
+    errors.extend(
+        FieldError(pointer, "is one of our X numbers; a party must be a real phone")
+        for pointer, party in parties.items()
+        if party is not None and party.reveal() in registry.our_numbers
+    )
+    pools = _pools(asked, app, registry, errors)
+    if errors:
+        raise Invalid("Some fields are wrong; see errors.", errors=tuple(errors))
+    if not pools:
+        raise PoolExhausted("No pool of this app is open.", extra={"reasons": {"not_open": 0}, "pools": []})
+    return BindOrder(
+        app=app,
+        caller_id=key.caller_id,
+        a=asked.a,
+        b=asked.b,
+        a_key=services.vault.party_key(asked.a.reveal()),
+        b_key=services.vault.party_key(asked.b.reveal()),
+        pools=pools,
+        ttl_s=app.default_ttl_s if asked.ttl_s is None else asked.ttl_s,
+        direction=asked.direction,
+        policy=app.policy if asked.policy is None else Policy(asked.policy),
+        order_id=asked.order_id,
+        user_data=asked.user_data,
+        metadata=orjson.dumps(asked.metadata).decode() if asked.metadata is not None else None,
+        key_hash=key_hash,
+        key_token=key_token,
+    )
+
+
+def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[FieldError]) -> tuple[Pool, ...]:
+    """Return the pools to try, in order; add what is wrong with the request's choice to ``errors``."""
+    named = [name for name in ("pool", "area_code", "areas") if getattr(asked, name) is not None]
+    if len(named) > 1:
+        errors.extend(FieldError(f"/{name}", "give at most one of pool, area_code, areas") for name in named)
+        return ()
+    ours = registry.app_pools.get(app.id, ())
+    if asked.pool is not None:
+        found = tuple(pool for pool in ours if pool.name == asked.pool)
+        if not found:
+            errors.append(FieldError("/pool", "is not a pool of this app"))
+        return found
+    areas = [asked.area_code] if asked.area_code is not None else asked.areas
+    if areas is None:
+        return tuple(pool for pool in ours if pool.open)
+    chosen: list[Pool] = []
+    for place, area in enumerate(areas):
+        there = [pool for pool in ours if pool.area_code == area]
+        if not there:
+            pointer = "/area_code" if asked.area_code is not None else f"/areas/{place}"
+            errors.append(FieldError(pointer, "no pool of this app has this area code"))
+        chosen.extend(pool for pool in there if pool not in chosen)
+    return tuple(chosen)
