@@ -45,7 +45,7 @@ _PARAMETERS: dict[str, Json] = {
     "Request-Timeout": {
         "in": "header",
         "schema": {"type": "number", "minimum": 0.1, "maximum": 30, "default": 3},
-        "description": "Seconds to wait for the platform, with at most 6 decimals.",
+        "description": "Seconds to wait for the platform.",
         "example": 1.5,
     },
     "Prefer": {
@@ -210,6 +210,10 @@ def _operation(told: Operation, path: str, *, scope: str | None = None) -> Json:
 
 def _answer(answer: Answer) -> Json:
     told: Json = {"description": answer.description, "headers": _heads("X-Request-Id", *answer.headers)}
+    if answer.links:
+        told["links"] = {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in answer.links
+        }
     if answer.body is not None:
         told["content"] = _content(answer.body, answer.example)
     return told

@@ -13,12 +13,16 @@ from broker.api import answers, parse
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of an operation that is no problem; ``body`` is a model, media types, or nothing."""
+    """One answer of an operation that is no problem.
+
+    ``body`` is a model, media types, or nothing; ``links`` are operations that take the ``id`` of the answer.
+    """
 
     description: str
     body: type[BaseModel] | tuple[str, ...] | None
     headers: tuple[str, ...] = ()
     example: Any = None
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ _ACTIVE: dict[str, Any] = {
 _PENDING = _ACTIVE | {"state": "pending", "x": None, "expires_at": None, "platform_binding_id": None}
 _RELEASED = _ACTIVE | {"state": "released", "reason": "released", "ended_at": "2026-11-22T12:30:00.000Z"}
 _REPLAYED = ("Idempotency-Replayed",)
+_NEXT = ("showBinding", "releaseBinding")
 _PLACE = ("Location", "Idempotency-Replayed")
 
 CREATE = Operation(
@@ -76,8 +81,8 @@ CREATE = Operation(
     example={"a": "+8613900000001", "b": "+8613900000002", "area_code": "0755", "ttl_s": 3600, "order_id": "order-1"},
     parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
     answers={
-        201: Answer("The platform has confirmed: calls to `x` are connected.", answers.Binding, _PLACE, _ACTIVE),
-        202: Answer("Committed, not yet confirmed: `x` is null.", answers.Binding, _PLACE, _PENDING),
+        201: Answer("The platform has confirmed: calls to `x` are connected.", answers.Binding, _PLACE, _ACTIVE, _NEXT),
+        202: Answer("Committed, not yet confirmed: `x` is null.", answers.Binding, _PLACE, _PENDING, _NEXT),
     },
     problems=(409, 502),
 )

@@ -31,7 +31,7 @@ _METADATA_BYTES = 2048
 _LONGEST_TTL_S = 7_776_000
 _SHORTEST_TTL_S = 60
 _BATCH_ITEMS = 1000
-_TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?")
+_TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
 _IDEMPOTENCY_KEY = re.compile(r'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,255}')
 
 

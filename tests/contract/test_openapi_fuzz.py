@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 from schemathesis.generation.modes import GenerationMode
@@ -63,3 +65,36 @@ def test_answers_are_those_of_the_document(
         case.call_and_validate(base_url=service.api, session=http, checks=_CONFORM)
 
     fuzz()
+
+
+def test_sequences_follow_the_links(service: Service, http: requests.Session) -> None:
+    """Bind, then show and release by the links of the answer, in any order: each answer is as declared."""
+    steps: list[tuple[str, int]] = []
+
+    class Walk(_SCHEMA.as_state_machine()):  # type: ignore[misc] # made at run time
+        def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
+            """Every request has the key."""
+            key = {"Authorization": f"Bearer {service.key}"}
+            return {"base_url": service.api, "session": http, "headers": key}
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            """The same checks as for single requests."""
+            steps.append((case.operation.label, response.status_code))
+            case.validate_response(response, checks=_CONFORM)
+
+    run_state_machine_as_test(Walk, settings=settings(_FUZZ, max_examples=15, stateful_step_count=6))
+    assert {("GET /v1/bindings/{id}", 200), ("DELETE /v1/bindings/{id}", 200)} <= set(steps)
+
+
+_IN_PATHS = sorted((route.method, route.path) for route in ROUTES if "{" in route.path)
+
+
+@pytest.mark.parametrize("value", ["%00", "a%00b", "%ff", "%ED%A0%80", "%2e%2e", "%2F", "%0d%0a", "x" * 5000, "\u6f22"])
+@pytest.mark.parametrize(("method", "path"), _IN_PATHS)
+def test_hostile_path_parameters(service: Service, http: requests.Session, method: str, path: str, value: str) -> None:
+    """What PostgreSQL or UTF-8 cannot hold is refused or unknown where a path takes a name, and never a 5xx."""
+    url = service.api + re.sub(r"{\w+}", lambda _: value, path)
+    answer = http.request(method, url, headers={"Authorization": f"Bearer {service.key}"}, timeout=30)
+    assert str(answer.status_code) in _SCHEMA.raw_schema["paths"][path][method.lower()]["responses"]
+    assert answer.status_code < 500
+    assert answer.ok or answer.headers["Content-Type"].startswith("application/problem+json")
