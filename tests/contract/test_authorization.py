@@ -27,7 +27,8 @@ _MALFORMED = [
 
 
 def _path(route: Route) -> str:
-    return route.path.replace("{id}", "bnd_" + "0" * 32)
+    path = route.path.replace("{id}", "bnd_" + "0" * 32)
+    return path.replace("{order_id}", "none").replace("{name}", "none")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
@@ -51,7 +52,7 @@ async def test_a_key_without_the_scope_is_403(client: Client, other: Tenant, rou
     for caller, scopes in (("binder", {"bind"}), ("reader", {"read"}), ("nothing", set[str]())):
         answer = await client.ask(route.method, _path(route), data=b"{", key=other.keys[caller])
         if route.scope in scopes:
-            assert answer.status in {400, 404}
+            assert answer.status in {200, 400, 404}
         else:
             assert f"'{route.scope}'" in answer.problem(403, "forbidden")["detail"]
 
