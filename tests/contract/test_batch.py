@@ -163,7 +163,7 @@ async def test_a_batch_may_have_4_mib(client: Client) -> None:
 
 
 async def test_a_thousand_items(client: Client) -> None:
-    """The largest batch is bound whole, no X given to a party twice."""
+    """The largest batch is accepted whole, each item as a binding of its own."""
     couriers = [phone() for _ in range(100)]
     items = [_item(a=couriers[n % 100]) for n in range(1000)]
     answer = await client.ask("POST", _BATCH, {"items": items}, headers={**_ASYNC, "Request-Timeout": "20"})
