@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
@@ -220,17 +221,23 @@ class Worker:
         return expired + withdrawn >= _SWEEP_SLICE
 
     async def _release_abandoned(self) -> bool:
-        """Release claims that were answered 'not now' but may have been committed all the same."""
-        queue = self._allocator.abandoned
-        asks: list[ReleaseAsk] = [queue[place] for place in range(min(len(queue), _SWEEP_SLICE))]
-        if not asks:
-            return False
-        begun = await bindings.release(self._db, asks, reason="withdrawn", lease_s=0.0)
-        for _ in asks:
-            queue.popleft()
-        log.warning("abandoned_released", asked=len(asks), found=sum(one is not None for one in begun))
-        return bool(queue)
+        await release_abandoned(self._db, self._allocator.abandoned)
+        return False
 
     async def _sweep_idempotency(self) -> bool:
-        await idempotency.sweep(self._db, limit=_SWEEP_SLICE)
-        return False
+        return await idempotency.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
+
+
+async def release_abandoned(db: Database, queue: deque[tuple[float, ReleaseAsk]]) -> None:
+    """Release claims that were answered 'not now' but turned up committed; look again for the others for a while."""
+    looked = [queue[place] for place in range(min(len(queue), _SWEEP_SLICE))]
+    if not looked:
+        return
+    begun = await bindings.release(db, [ask for _, ask in looked], reason="withdrawn", lease_s=0.0)
+    for (until, ask), one in zip(looked, begun, strict=True):
+        queue.popleft()
+        if one is None and boottime() < until:
+            queue.append((until, ask))
+    found = sum(one is not None for one in begun)
+    if found:
+        log.warning("abandoned_released", found=found)

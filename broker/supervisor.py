@@ -166,7 +166,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             began = loop.time()
-            code = await self._run_worker(seat)
+            try:
+                code = await self._run_worker(seat)
+            except OSError as error:  # no process or descriptor to be had now
+                log.error("worker_not_started", error=error.strerror)  # noqa: TRY400 - its kind says it
+                code = -1
             was_ready = seat.ready.is_set()
             seat.ready.clear()
             if self._stopping.is_set():
@@ -186,6 +190,9 @@ class Supervisor:
                 "--ready-fd", str(ready_write), "--parent", str(os.getpid()),
                 pass_fds=fds, env=self._environment, stdout=self._worker_log, stderr=self._worker_log,
             )  # fmt: skip
+        except OSError:
+            os.close(ready_read)
+            raise
         finally:
             os.close(ready_write)
         telling = asyncio.create_task(_when_ready(ready_read, seat.ready), name="worker ready")

@@ -161,11 +161,13 @@ CREATE TABLE slot (
   counterpart_key bigint NOT NULL,
   until           timestamptz NOT NULL,
   line_id         uuid NOT NULL,
+  rests_until     timestamptz,
   PRIMARY KEY (pool_id, party_key, x_id)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE slot IS 'A party occupies an X (until = infinity) or rests on it (until = end of the rest). The last guard against double use.';
 COMMENT ON COLUMN slot.until IS 'Rest ends by reading the clock, not by a sweep; re-use overwrites the row. Not indexed on purpose.';
 COMMENT ON COLUMN slot.counterpart_key IS 'The other side: the same pair may come back to its X before the rest has ended.';
+COMMENT ON COLUMN slot.rests_until IS 'End of the rest that the same pair broke off by coming back: if nothing comes of that, the rest goes on.';
 COMMENT ON COLUMN slot.line_id IS 'The line that put the row here; only it may end it.';
 
 CREATE TABLE platform_call (

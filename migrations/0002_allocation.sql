@@ -155,7 +155,9 @@ BEGIN
       FROM new_line AS n CROSS JOIN LATERAL (VALUES (n.a_key, n.b_key), (n.b_key, n.a_key)) AS v (own, other)
       ORDER BY n.pool_id, v.own, n.x_id, n.id
       ON CONFLICT (pool_id, party_key, x_id) DO UPDATE
-        SET counterpart_key = excluded.counterpart_key, until = excluded.until, line_id = excluded.line_id
+        SET counterpart_key = excluded.counterpart_key, until = excluded.until, line_id = excluded.line_id,
+            -- The same pair came back before its rest had ended: should nothing come of it, the rest goes on.
+            rests_until = CASE WHEN slot.until > v_now THEN slot.until END
         WHERE slot.until <> 'infinity' AND (slot.until <= v_now OR slot.counterpart_key = excluded.counterpart_key)
       RETURNING slot.line_id
     ),
@@ -221,7 +223,7 @@ BEGIN
   UPDATE line AS l SET state = 'failed', seat = NULL, sweep_at = NULL
   WHERE l.pool_id = p_pool AND l.id = p_old_line RETURNING l.* INTO old;
   -- Barred with everybody, so with oneself as counterpart: else two refused X numbers would be tried in turn for ever.
-  UPDATE slot AS s SET until = broker_now() + p_bar, counterpart_key = s.party_key
+  UPDATE slot AS s SET until = greatest(broker_now() + p_bar, s.rests_until), counterpart_key = s.party_key
   FROM (VALUES (old.a_key), (old.b_key)) AS v (party_key)
   WHERE s.pool_id = p_pool AND s.party_key = v.party_key AND s.x_id = old.x_id AND s.line_id = p_old_line;
   SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line FOR UPDATE;

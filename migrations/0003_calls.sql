@@ -38,7 +38,7 @@ COMMENT ON FUNCTION claim_calls IS 'Takes over calls whose owner''s lease has en
 
 CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease interval,
                              p_attempt smallint[], p_http smallint[], p_code text[])
-RETURNS TABLE (ord integer)
+RETURNS TABLE (ord integer, line_state text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -50,10 +50,11 @@ BEGIN
   FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
     AS i (pool_id, line_id, no, token, attempt, http, code, ord)
   WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.settled_at IS NULL
-  RETURNING i.ord::integer;
+  RETURNING i.ord::integer, (SELECT l.state FROM line AS l WHERE l.pool_id = c.pool_id AND l.id = c.line_id);
 END
 $$;
-COMMENT ON FUNCTION extend_calls IS 'Renews leases (and notes the last answer). What is not returned belongs to somebody else now.';
+COMMENT ON FUNCTION extend_calls IS
+  'Renews leases (and notes the last answer); tells the line''s state, which may be releasing by now. What is not returned belongs to somebody else.';
 
 CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
                              p_subscription text[], p_lease interval)
@@ -133,7 +134,7 @@ BEGIN
     -- An X that the platform refused is barred with everybody, so with oneself as counterpart: the same pair must not
     -- get it again at once.
     UPDATE slot AS s
-    SET until = v_now + make_interval(secs => p.rest_s),
+    SET until = greatest(v_now + make_interval(secs => p.rest_s), s.rests_until),
         counterpart_key = CASE WHEN p.end_state = 'failed' THEN s.party_key ELSE s.counterpart_key END
     FROM party AS p
     WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
@@ -245,7 +246,7 @@ BEGIN
     FROM ended AS e JOIN app ON app.id = e.app_id CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key)) AS v (party_key)
   ),
   rested AS (
-    UPDATE slot AS s SET until = v_now + p.rest
+    UPDATE slot AS s SET until = greatest(v_now + p.rest, s.rests_until)
     FROM party AS p
     WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
   ),
@@ -277,7 +278,10 @@ BEGIN
   INSERT INTO limiter AS m (app_id, tat) VALUES (p_app, clock_timestamp() + tolerance) ON CONFLICT DO NOTHING;
   SELECT m.tat INTO base FROM limiter AS m WHERE m.app_id = p_app FOR UPDATE;
   v_now := clock_timestamp();
-  base := greatest(base, v_now);
+  -- No grant leaves it further ahead than this; a clock set back or another rate must not stop the app.
+  base := least(
+    greatest(base, v_now),
+    v_now + greatest(p_horizon, interval '5 seconds') + tolerance + make_interval(secs => 1 / p_rate));
   -- Slot k starts at max(now, base + k / rate - tolerance); those beyond the horizon are left for later.
   n := least(p_want, greatest(0, 1 + floor(extract(epoch FROM (v_now + p_horizon + tolerance - base)) * p_rate)::integer));
   -- Time has microseconds here: rounded up, and once a grant, so that rounding never adds up to a call too many.

@@ -33,6 +33,8 @@ from broker.store.registry import Pool, Registry
 
 log = structlog.get_logger()
 
+#: How long a claim without an answer is looked for: longer than the server lets a statement run.
+ABANDONED_S = 60.0
 #: After this many lost rounds an item goes alone and waits for its locks.
 _PATIENCE = 4
 
@@ -47,6 +49,8 @@ class _Item:
     place: int = 0
     losses: int = 0
     queued: bool = True
+    full: dict[int, int] = field(default_factory=dict)  # pool id → X numbers found full while this item waited
+    doubted: bool = False
     refused: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -90,7 +94,8 @@ class Allocator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._woken = False
         #: Claims that may or may not have been committed, and were answered "not now": to be released when found.
-        self.abandoned: deque[ReleaseAsk] = deque(maxlen=queue_limit)
+        #: With each: until when (boottime) to look for it.
+        self.abandoned: deque[tuple[float, ReleaseAsk]] = deque(maxlen=queue_limit)
         self.batches = 0
         self.items = 0
         self.lost_rounds = 0
@@ -225,7 +230,7 @@ class Allocator:
         """Choose in the item's pool, or move it on to its next pool, or refuse it."""
         pool = self._registry().pools.get(item.pool.id, item.pool)
         a, b = (views[party] for party in item.parties())
-        choice = self._pick(item.order, pool, a, b)
+        choice = self._pick(item.order, pool, a, b, avoid=item.full.get(pool.id, 0))
         if choice is None:
             self._next_pool(item, pool, a, b)
             return None
@@ -250,13 +255,15 @@ class Allocator:
 
     def _next_pool(self, item: _Item, pool: Pool, a: PartyView, b: PartyView) -> None:
         order = item.order
-        if self._memory[pool.id].doubt(time.monotonic()):
+        found_full = item.full.get(pool.id, 0)
+        if not item.doubted and self._memory[pool.id].doubt(time.monotonic()):
+            item.doubted = True
             self._requeue(item)
             return
         counts = refusal(
             size=len(pool.numbers),
             open_=pool.open_mask if pool.open else 0,
-            full=self._memory[pool.id].full_mask(time.monotonic()),
+            full=self._memory[pool.id].full_mask(time.monotonic()) | found_full,
             a_barred=a.barred(order.b_key),
             b_barred=b.barred(order.a_key),
             a_live=a.live,
@@ -270,6 +277,7 @@ class Allocator:
         if item.place + 1 < len(order.pools):
             item.place += 1
             item.losses = 0
+            item.doubted = False
             self._requeue(item)
             return
         _refuse(
@@ -315,7 +323,7 @@ class Allocator:
                     item.future.set_result(Allocated(claim, item.pool, created_at, asked_at))
                 elif claim.key_hash is None:
                     # Whoever asked is gone and knows no id to ask for.
-                    self.abandoned.append(ReleaseAsk(claim.pool_id, claim.binding_id, claim.app_id))
+                    self._abandon(claim)
             case "superseded":
                 _refuse(
                     item,
@@ -325,9 +333,12 @@ class Allocator:
                         retry_after_s=1,
                     ),
                 )
+            case "full" | "closed":
+                # No contention, so no loss: the item goes on at once with one X fewer.
+                memory.found_full(claim.x_id, time.monotonic())
+                item.full[claim.pool_id] = item.full.get(claim.pool_id, 0) | 1 << claim.x_id
+                self._requeue(item)
             case _:
-                if outcome in {"full", "closed"}:
-                    memory.found_full(claim.x_id, time.monotonic())
                 self.lost_rounds += 1
                 self._again(item)
 
@@ -348,17 +359,23 @@ class Allocator:
         try:
             found = await bindings.show(self._db, self._vault, [(c.pool_id, c.binding_id) for _, c in chosen])
         except DatabaseAway:
-            # With an idempotency key the next try finds what was made; without one nobody would ever ask for it.
-            self.abandoned.extend(
-                ReleaseAsk(c.pool_id, c.binding_id, c.app_id) for _, c in chosen if c.key_hash is None
-            )
+            for _, claim in chosen:
+                self._abandon(claim)
             raise
         for item, claim in chosen:
             stored = found.get((claim.pool_id, claim.binding_id))
             if stored is None:
-                _refuse(item, DatabaseAway("the database did not answer; nothing was accepted"))
+                # The server may not have noticed that we are gone, and commit it yet.
+                self._abandon(claim)
+                _refuse(item, DatabaseAway("the database did not answer; try again"))
             elif not item.future.done():
                 item.future.set_result(Allocated(claim, item.pool, stored.created_at, asked_at))
+
+    def _abandon(self, claim: Claim) -> None:
+        """Have the claim released if it turns up: with an idempotency key the next try finds it, else nobody would."""
+        if claim.key_hash is None:
+            ask = ReleaseAsk(claim.pool_id, claim.binding_id, claim.app_id)
+            self.abandoned.append((self._boottime() + ABANDONED_S, ask))
 
     async def rechoose(
         self, call: PlatformCall, *, outcome: str, http: int | None, code: str | None, bar_s: float

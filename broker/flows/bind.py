@@ -18,6 +18,9 @@ from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
 from broker.store.registry import App
 
+#: Platform calls that one process holds, at most.
+MOST_CALLS = 30_000
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -94,6 +97,8 @@ def _enqueued(
 
 
 def _check_lane(app: App, dispatch: Dispatch) -> None:
+    if dispatch.running >= MOST_CALLS:
+        raise Unavailable("too many platform calls are waiting", code="overloaded", retry_after_s=5)
     if dispatch.backlog_s(app.id) == float("inf"):
         raise PlatformRefused(
             "The platform has refused this app's secret; nothing is sent until an operator corrects it.",

@@ -101,6 +101,11 @@ class Dispatch(Protocol):
         ...
 
     @property
+    def running(self) -> int:
+        """How many calls this process has in hand."""
+        ...
+
+    @property
     def leaving(self) -> bool:
         """Whether this process is about to end: nobody should wait for outcomes any more."""
         ...

@@ -109,8 +109,8 @@ async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall
     ]
 
 
-async def extend(db: Database, items: Sequence[Extension], *, lease_s: float) -> list[bool]:
-    """Renew leases; False = somebody else owns the call now."""
+async def extend(db: Database, items: Sequence[Extension], *, lease_s: float) -> list[str | None]:
+    """Renew leases and return the lines' states; None = somebody else owns the call now."""
     rows = await db.fetch(
         statements("calls")["extend"],
         *_keys([i.key for i in items]),
@@ -119,8 +119,8 @@ async def extend(db: Database, items: Sequence[Extension], *, lease_s: float) ->
         [i.http for i in items],
         [i.code for i in items],
     )
-    kept = {row["ord"] for row in rows}
-    return [place in kept for place in range(1, len(items) + 1)]
+    states = {row["ord"]: row["line_state"] for row in rows}
+    return [states.get(place) for place in range(1, len(items) + 1)]
 
 
 async def settle_bound(db: Database, items: Sequence[Bound], *, lease_s: float) -> list[BoundResult | None]:

@@ -95,6 +95,6 @@ async def forget(db: Database, ask: KeyAsk, token: int) -> None:
     await db.fetch(statements("idempotency")["forget"], ask.app_id, ask.caller_id, ask.key_hash, token)
 
 
-async def sweep(db: Database, *, limit: int) -> None:
-    """Delete a slice of records older than their day."""
-    await db.fetch(statements("idempotency")["sweep"], limit)
+async def sweep(db: Database, *, limit: int) -> int:
+    """Delete a slice of records older than their day and return how many there were."""
+    return len(await db.fetch(statements("idempotency")["sweep"], limit))

@@ -244,8 +244,8 @@ class Dispatcher:
 
     async def _choose_again(self, call: PlatformCall, answer: Answer, bar_s: float = 60.0) -> None:
         if call.maybe_sent:
-            await self._make_sure_absent(call)
-            bar_s = max(bar_s, self._timing.absence_s)
+            was_there = await self._make_sure_absent(call)
+            bar_s = max(bar_s, self._timing.absence_s, self._rest_s(call.app_id) if was_there else 0.0)
         outcome = answer.verdict.value
         chosen = await self._allocator.rechoose(
             call, outcome=outcome, http=answer.http, code=short(answer.code), bar_s=bar_s
@@ -264,8 +264,8 @@ class Dispatcher:
                 self.start(chosen)
 
     async def _fail(self, call: PlatformCall, failed: Failed, answer: Answer, *, rest_s: float = 0.0) -> None:
-        if call.maybe_sent:
-            await self._make_sure_absent(call)
+        if call.maybe_sent and await self._make_sure_absent(call):
+            rest_s = max(rest_s, self._rest_s(call.app_id))
         code = short(answer.code)
         ended = Ended(call.key, call.attempt, "failed", failed.reason, rest_s, answer.verdict.value, answer.http, code)
         if await self._sender.persist(lambda: self._ended.submit(ended)) is None:
@@ -285,13 +285,14 @@ class Dispatcher:
         self._allocator.heat_note(call.pool_id, call.x_id)
         call.settle(Released(at))
 
-    async def _make_sure_absent(self, call: PlatformCall) -> None:
-        """Before an X is given up after an unknown bind: nothing of ours may be there, nor come late."""
+    async def _make_sure_absent(self, call: PlatformCall) -> bool:
+        """Before an X is given up after an unknown bind: nothing of ours may be there, nor come late; True = it was."""
         while (wait := call.last_unknown_at + self._timing.absence_s - boottime()) > 0:
             await self._sender.pause(call, min(wait, self._timing.longest_backoff_s))
         found = await self._find_ours(call)
         if found is not None:
             await self._undo(call, found.subscription_id)
+        return found is not None
 
     async def _undo(self, call: PlatformCall, subscription_id: str) -> None:
         backoff = self._timing.first_backoff_s

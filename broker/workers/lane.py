@@ -24,6 +24,8 @@ log = structlog.get_logger()
 FORFEIT_S = 0.05
 #: How far ahead slots are reserved.
 HORIZON_S = 0.2
+#: The limiter is asked again at least this often: its limit may have been changed.
+LONGEST_LOOK_S = 5.0
 
 TakeSlots = Callable[[int], Awaitable[Slots]]
 
@@ -199,7 +201,7 @@ class Lane:
             return
         answered = time.monotonic()
         if slots.granted == 0:
-            await asyncio.sleep(max(slots.first_s - HORIZON_S / 2, 0.001))
+            await asyncio.sleep(min(max(slots.first_s - HORIZON_S / 2, 0.001), LONGEST_LOOK_S))
             return
         for place in range(slots.granted):
             due = answered + max(0.0, slots.first_s + place * slots.every_s)

@@ -96,7 +96,7 @@ class Sender:
         self._routes: dict[int, _Route] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._blocked_until = 0.0
-        self._extending: Batcher[Extension, bool] = Batcher(
+        self._extending: Batcher[Extension, str | None] = Batcher(
             "extend", lambda items: store.extend(db, items, lease_s=timing.lease_s), distinct=lambda item: item.key
         )
         self.timing = timing
@@ -220,9 +220,12 @@ class Sender:
         extension = Extension(
             call.key, call.attempt, answer.http if answer else None, short(answer.code) if answer else None
         )
-        if not await self._extending.submit(extension):
+        line_state = await self._extending.submit(extension)
+        if line_state is None:
             call.lost = True
             raise NotOurs
+        # Released or withdrawn meanwhile: nothing more is sent for it.
+        call.unwanted = call.op == "bind" and line_state == "releasing"
         call.lease_until = max(call.lease_until, asked_at + self.timing.lease_s)
 
     async def keep(self, calls: Iterable[PlatformCall]) -> None:

@@ -112,4 +112,29 @@ async def test_a_claim_whose_waiter_has_gone_is_given_back(desk: _Desk, monkeypa
     while not desk.allocator.abandoned:  # noqa: ASYNC110 - the round ends a turn of the loop later
         await asyncio.sleep(0)
     made = await desk.shop.value("SELECT id FROM binding")
-    assert [ask.binding_id for ask in desk.allocator.abandoned] == [made]
+    assert [ask.binding_id for _, ask in desk.allocator.abandoned] == [made]
+
+
+async def test_a_full_pool_is_refused_soon(desk: _Desk) -> None:
+    """With every seat of many X taken by others, a fresh process refuses by reasons, not by running out of time."""
+    await desk.shop.run(
+        "INSERT INTO x_number (pool_id, x_id, number)"
+        " SELECT $1, g, '+8615' || (100000000 + g) FROM generate_series(1, 59) g",
+        desk.shop.pool,
+    )
+    await desk.shop.run("UPDATE app SET cap = 1")
+    await desk.shop.run(
+        """INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key,
+                             a_sealed, b_sealed)
+        SELECT $1, gen_random_uuid(), $2, g, 0, 'active', 'both', 1, 0, 100 + 2 * g, 101 + 2 * g, 'x', 'x'
+        FROM generate_series(0, 59) g""",
+        desk.shop.pool,
+        desk.shop.app_id,
+    )
+    registry = await load(desk.shop.db, _VAULT)
+    allocator = Allocator(desk.shop.db, _VAULT, lambda: registry, lease_s=LEASE_S, boottime=boottime)
+    order = desk.order(1, 2, app=registry.apps[desk.shop.app_id], pools=(registry.pools[desk.shop.pool],))
+    with pytest.raises(PoolExhausted) as refused:
+        await allocator.allocate(order, within_s=3)
+    assert refused.value.extra["reasons"]["full"] == 60
+    assert allocator.lost_rounds == 0

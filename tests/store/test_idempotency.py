@@ -133,3 +133,12 @@ async def test_sweep_deletes_what_is_over_a_day_old(shop: Shop) -> None:
     assert (await shop.counts())["idempotency"] == 3
     await sweep(shop.db, limit=30)
     assert await shop.value("SELECT array_agg(key_hash) FROM idempotency") == [b"young"]
+
+
+async def test_old_records_go_slice_by_slice(shop: Shop) -> None:
+    """A sweep says how much it deleted, so that the service goes on at once while there is more."""
+    await shop.run(
+        "INSERT INTO idempotency (app_id, caller_id, key_hash, request_hash, busy_until, created_at)"
+        " SELECT 1, 1, int8send(g), 'x', now(), now() - interval '3 days' FROM generate_series(1, 7) g"
+    )
+    assert [await sweep(shop.db, limit=5) for _ in range(3)] == [5, 2, 0]

@@ -321,6 +321,11 @@ class Gate:
             task.cancel()
         await asyncio.gather(*self._pairs, return_exceptions=True)
 
+    def cut(self) -> None:
+        """Break every connection; new ones go through."""
+        for pair in list(self._pairs):
+            pair.cancel()
+
     async def _through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -20,4 +20,5 @@ WITH old AS MATERIALIZED (
   WHERE created_at < broker_now() - interval '25 hours' ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM idempotency AS d USING old
-WHERE d.app_id = old.app_id AND d.caller_id = old.caller_id AND d.key_hash = old.key_hash;
+WHERE d.app_id = old.app_id AND d.caller_id = old.caller_id AND d.key_hash = old.key_hash
+RETURNING 1 AS gone;
