@@ -9,6 +9,7 @@
     ├── NotFound                                   404  not_found ...           no
     ├── Conflict                                   409  conflict ...            some
     │   └── PoolExhausted                          409  pool_exhausted          later
+    ├── TooSlow                                    408  request_timeout         yes
     ├── TooLarge                                   413  body_too_large          no
     ├── UnsupportedMedia                           415  compressed_body ...     no
     ├── Invalid                                    422  validation_failed       no
@@ -114,6 +115,14 @@ class PoolExhausted(Conflict):
     default_code = "pool_exhausted"
 
 
+class TooSlow(Problem):
+    """The body did not arrive in time."""
+
+    status = 408
+    title = "Request timeout"
+    default_code = "request_timeout"
+
+
 class TooLarge(Problem):
     """The body is over the limit."""
 
@@ -171,6 +180,7 @@ ALL: tuple[type[Problem], ...] = (
     MethodNotAllowed,
     Conflict,
     PoolExhausted,
+    TooSlow,
     TooLarge,
     UnsupportedMedia,
     Invalid,

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 #: What every operation can answer: unreadable HTTP, an Expect header of another kind, our own mistakes.
 _ALWAYS = (400, 417, 500)
 #: What every operation with a key can answer beside that.
-_KEYED = (401, 403, 413, 415, 422, 503)
+_KEYED = (401, 403, 408, 413, 415, 422, 503)
 _PROBLEM = "application/problem+json"
 
 _INTRODUCTION = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -24,9 +25,11 @@ from pydantic import (
 from pydantic_core import from_json
 
 from broker.domain.phone import FORM, PhoneNumber
-from broker.errors import BadRequest, FieldError, Invalid, TooLarge, UnsupportedMedia
+from broker.errors import BadRequest, FieldError, Invalid, TooLarge, TooSlow, UnsupportedMedia
 from broker.log import scrubbed
 
+#: A body that takes longer than this to arrive is not waited for.
+BODY_S = 10.0
 _METADATA_BYTES = 2048
 _LONGEST_TTL_S = 7_776_000
 _SHORTEST_TTL_S = 60
@@ -273,6 +276,7 @@ async def body_of(request: web.Request, limit: int) -> bytes:
 
     Raises:
         TooLarge, UnsupportedMedia: before anything is read, if the headers tell.
+        TooSlow: if it takes longer than ``BODY_S`` seconds.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -281,6 +285,14 @@ async def body_of(request: web.Request, limit: int) -> bytes:
         raise TooLarge(f"The body may have at most {limit} bytes.")
     if not request.body_exists:
         return b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read(request, limit)
+    except TimeoutError:
+        raise TooSlow(f"The body did not arrive within {BODY_S:g} s.") from None
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
     # aiohttp's own limit is one for the whole application, so it is the largest of all routes and this one counts.
     parts: list[bytes] = []
     length = 0

@@ -22,6 +22,7 @@ CODES: dict[str, str] = {
     "idempotency_in_progress": "The first request with this Idempotency-Key is still being carried out. "
     "Repeat it after Retry-After.",
     "idempotency_key_reused": "This Idempotency-Key belongs to another request. Use a fresh one.",
+    "request_timeout": "The body did not arrive in time. Nothing was done; send the request again.",
     "body_too_large": "The body is over the limit.",
     "compressed_body": "Send the body without Content-Encoding.",
     "validation_failed": "errors names every bad field by its JSON Pointer.",

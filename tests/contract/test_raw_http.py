@@ -113,3 +113,11 @@ async def test_a_pipelined_second_request_is_answered(client: Client) -> None:
 async def test_the_log_keeps_nothing_of_it(client: Client) -> None:
     """Whatever was sent in odd places is not in the log."""
     assert _CANARY.lstrip("+").encode() not in client.service.log.read_bytes()
+
+
+async def test_half_a_body_is_not_waited_for_without_end(service: Service) -> None:
+    """A body that stops in the middle is answered 408 after its time, and nothing is done."""
+    head = f"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Length: 90\r\n\r\n"
+    status, headers, body = await raw_request(service, head.encode() + b'{"a":')
+    assert (status, headers["content-type"]) == (408, "application/problem+json")
+    assert b"request_timeout" in body
