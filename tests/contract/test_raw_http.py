@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from tests.contract.service import Client, phone, raw_request
+from tests.contract.service import Client, Service, phone, raw_request
 
 _CANARY = "+8613712345678"
 
