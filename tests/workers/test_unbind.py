@@ -97,8 +97,8 @@ async def test_release_while_the_bind_is_pending(one: Instance) -> None:
 
 async def test_release_of_a_bind_that_is_refused(one: Instance) -> None:
     """Released while pending, then refused for its X: it ends as released, and no other X is tried."""
-    await one.emu.fault(interface="bind", kind="delay", ms=300, when="before", count=1)
     await one.emu.bound(X1, A, C)
+    await one.emu.fault(interface="bind", kind="delay", ms=300, when="before", count=1)
     made = await one.bind(A, B, wait=False)
     assert (await one.release(made)).state == "released"
     assert len(effects(await one.emu.ledger(), "bind")) == 1
