@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+import asyncpg
 
 from broker.domain.choice import Policy
 from broker.store.crypto import SealBroken, Vault
@@ -90,47 +92,15 @@ async def load(db: Database, vault: Vault) -> Registry:
     """
     sql = statements("config")
     current = await version(db)
-    apps: dict[int, App] = {}
-    for row in await db.fetch(sql["apps"]):
-        try:
-            secret = vault.open("app", "secret", 0, row["name"], row["secret_sealed"])
-        except SealBroken as error:
-            raise SealBroken(f"app {row['name']}: {error}; is BROKER_DATA_KEYS the one it was stored with?") from None
-        apps[row["id"]] = App(
-            id=row["id"],
-            name=row["name"],
-            mode=row["mode"],
-            app_key=row["app_key"],
-            secret=secret,
-            base_url=row["base_url"],
-            auth_scheme=row["auth_scheme"],
-            rate=row["rate"],
-            burst=row["burst"],
-            default_ttl_s=row["default_ttl_s"],
-            quarantine_s=row["quarantine_s"],
-            cap=row["cap"],
-            policy=Policy(row["policy"]),
-            suspended=(row["state_reason"] or "suspended") if row["state"] == "suspended" else None,
-        )
+    apps = {row["id"]: _app(row, vault) for row in await db.fetch(sql["apps"])}
     keys = {
         row["key_hash"]: Key(apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]))
         for row in await db.fetch(sql["keys"])
         if row["app_id"] in apps
     }
-    numbers: dict[int, list[str]] = {}
-    masks: dict[int, int] = {}
-    for row in await db.fetch(sql["numbers"]):
-        listed = numbers.setdefault(row["pool_id"], [])
-        listed.extend([""] * (row["x_id"] + 1 - len(listed)))
-        listed[row["x_id"]] = row["number"]
-        if row["state"] == "open":
-            masks[row["pool_id"]] = masks.get(row["pool_id"], 0) | 1 << row["x_id"]
-    pools: dict[int, Pool] = {}
-    app_pools: dict[int, list[Pool]] = {}
-    for row in await db.fetch(sql["pools"]):
-        if row["app_id"] not in apps:
-            continue
-        pool = Pool(
+    numbers, masks = _numbers(await db.fetch(sql["numbers"]))
+    pools = {
+        row["id"]: Pool(
             id=row["id"],
             app=apps[row["app_id"]],
             name=row["name"],
@@ -139,8 +109,12 @@ async def load(db: Database, vault: Vault) -> Registry:
             numbers=tuple(numbers.get(row["id"], ())),
             open_mask=masks.get(row["id"], 0),
         )
-        pools[pool.id] = pool
-        app_pools.setdefault(row["app_id"], []).append(pool)
+        for row in await db.fetch(sql["pools"])
+        if row["app_id"] in apps
+    }
+    app_pools: dict[int, list[Pool]] = {}
+    for pool in pools.values():
+        app_pools.setdefault(pool.app.id, []).append(pool)
     return Registry(
         version=current,
         apps=apps,
@@ -149,3 +123,39 @@ async def load(db: Database, vault: Vault) -> Registry:
         app_pools={app_id: tuple(found) for app_id, found in app_pools.items()},
         our_numbers=frozenset(number for listed in numbers.values() for number in listed if number),
     )
+
+
+def _app(row: asyncpg.Record, vault: Vault) -> App:
+    try:
+        secret = vault.open("app", "secret", 0, row["name"], row["secret_sealed"])
+    except SealBroken as error:
+        raise SealBroken(f"app {row['name']}: {error}; is BROKER_DATA_KEYS the one it was stored with?") from None
+    return App(
+        id=row["id"],
+        name=row["name"],
+        mode=row["mode"],
+        app_key=row["app_key"],
+        secret=secret,
+        base_url=row["base_url"],
+        auth_scheme=row["auth_scheme"],
+        rate=row["rate"],
+        burst=row["burst"],
+        default_ttl_s=row["default_ttl_s"],
+        quarantine_s=row["quarantine_s"],
+        cap=row["cap"],
+        policy=Policy(row["policy"]),
+        suspended=(row["state_reason"] or "suspended") if row["state"] == "suspended" else None,
+    )
+
+
+def _numbers(rows: Iterable[asyncpg.Record]) -> tuple[dict[int, list[str]], dict[int, int]]:
+    """Return by pool the numbers in their places, and the bits of those that may be handed out."""
+    numbers: dict[int, list[str]] = {}
+    masks: dict[int, int] = {}
+    for row in rows:
+        listed = numbers.setdefault(row["pool_id"], [])
+        listed.extend([""] * (row["x_id"] + 1 - len(listed)))
+        listed[row["x_id"]] = row["number"]
+        if row["state"] == "open":
+            masks[row["pool_id"]] = masks.get(row["pool_id"], 0) | 1 << row["x_id"]
+    return numbers, masks
