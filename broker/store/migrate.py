@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -48,6 +48,8 @@ COMMENT ON COLUMN schema_migration.name IS 'The file name.';
 COMMENT ON COLUMN schema_migration.checksum IS 'SHA-256 of the text with LF line ends: an applied file is fixed.';
 COMMENT ON COLUMN schema_migration.applied_at IS 'When it was recorded, by the database clock.';
 """
+# What a connection says that was cut; the last is asyncpg's answer to a statement that meets the end being read.
+_CUT = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _APPLIED = "SELECT number, name, checksum FROM schema_migration ORDER BY number"
 _RECORD = "INSERT INTO schema_migration (number, name, checksum) VALUES ($1, $2, $3)"
 _INVALID_INDEX = "SELECT indexrelid::regclass::text FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid"
@@ -216,14 +218,15 @@ async def _only_runner(guard: asyncpg.Connection) -> AsyncIterator[None]:
             await guard.execute("SET LOCAL transaction_timeout = 0")
         yield
     finally:
-        if not guard.is_closed():
+        # Where the connection went, so did the transaction and its lock; what the caller has to say of it is said.
+        with suppress(*_CUT):
             await transaction.rollback()
 
 
 async def _still_locked(guard: asyncpg.Connection, file: _File) -> None:
     try:
         await guard.execute("SELECT 1")
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except _CUT as error:
         raise MigrationError(
             f"The run lost its lock after {file.name}, which is applied ({_told(error)}): start the rest again."
         ) from error

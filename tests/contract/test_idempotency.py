@@ -213,9 +213,12 @@ async def test_many_twins_make_one_binding_each(client: Client) -> None:
         headers = {"Idempotency-Key": f"{prefix}-{n}", "Request-Timeout": "30", "Connection": "close"}
         for _ in range(600):
             answer = await client.ask("POST", "/v1/bindings", bodies[n], headers=headers)
-            if answer.status != 409:
+            if answer.status == 409:
+                answer.problem(409, "idempotency_in_progress")
+            elif answer.status == 503:  # 2,000 at once on a slow machine: what an overloaded service says, and not stored
+                answer.problem(503, "database_unavailable")
+            else:
                 return answer
-            answer.problem(409, "idempotency_in_progress")
             await asyncio.sleep(0.05)
         raise AssertionError("still in progress")
 
