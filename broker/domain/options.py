@@ -1,0 +1,42 @@
+"""What a line may have besides its parties: recording, call limits, SMS, tones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of the calls through a line; what nobody asked for is None, and the platform's default holds.
+
+    ``recording`` and ``sms`` switch on or off; ``max_call_minutes`` counts from the answer, 0 = no limit; the others
+    name voice files: played before a recorded call, in the last minute of a limited one, to A and to B who dial X.
+    """
+
+    recording: bool | None = None
+    hint_tone: str | None = None
+    max_call_minutes: int | None = None
+    last_minute_tone: str | None = None
+    sms: bool | None = None
+    caller_tone: str | None = None
+    callee_tone: str | None = None
+
+    def to_text(self) -> str | None:
+        """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode() if given else None
+
+    @classmethod
+    def from_text(cls, text: str | None) -> CallOptions:
+        """Return the options of :meth:`to_text`; a member of a later version is ignored."""
+        if text is None:
+            return DEFAULT
+        given = orjson.loads(text)
+        return cls(**{name: given[name] for name in _NAMES if name in given})
+
+
+_NAMES: Final = tuple(field.name for field in fields(CallOptions))
+DEFAULT: Final = CallOptions()
