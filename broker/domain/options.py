@@ -38,5 +38,14 @@ class CallOptions:
         return cls(**{name: given[name] for name in _NAMES if name in given})
 
 
+def modifiable(was: CallOptions, wanted: CallOptions) -> bool:
+    """Say whether the options of a bound line can become ``wanted``; if not, the line must be bound anew.
+
+    A platform takes the hint tone with the bind and never again. So the line keeps the tone it has, or drops it with
+    recording off, where it plays for nobody; a new one is refused even then, as recording could be switched on later.
+    """
+    return wanted.hint_tone == was.hint_tone or (wanted.hint_tone is None and not wanted.recording)
+
+
 _NAMES: Final = tuple(field.name for field in fields(CallOptions))
 DEFAULT: Final = CallOptions()

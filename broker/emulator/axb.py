@@ -161,7 +161,7 @@ class Axb:
         call_direction = check.integer(fields, "callDirection", 0, 2)
         max_duration = check.integer(fields, "maxDuration", 0, MAX_CALL_MIN)
         user_data = check.user_data(fields)
-        extras = _extras(fields)
+        extras = _extras({**fields, "recordHintTone": None})  # no field of this interface: kept as it was bound
         old = self._own(ask.app, subscription_id)
         new = dataclasses.replace(
             old,

@@ -155,6 +155,7 @@ class Core:
                 binding,
                 cause,
                 http=http,
+                old=self.book.by_id[binding.subscription_id] if op is Op.MODIFY else None,
             )
             for place, (op, binding) in enumerate(changes)
         ]

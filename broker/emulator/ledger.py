@@ -2,7 +2,8 @@
 
 Rows of one request share ``request``; what the platform did by itself (an expiry, a number taken away) has none.
 ``at`` is when it took effect, ``received_at`` when the request arrived: distinct requests in an interval are distinct
-``request`` values whose ``received_at`` lies in it.
+``request`` values whose ``received_at`` lies in it. A modification's row has the state after it and, under ``was``, the
+former values of what it changed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ class Cause:
     reason: str | None = None
 
 
-def effect_row(seq: int, at_ms: int, op: Op, binding: Binding, cause: Cause, *, http: int | None) -> bytes:
-    """Return the line for something that happened to ``binding`` (as it is afterwards, or was when it ended)."""
+def effect_row(
+    seq: int, at_ms: int, op: Op, binding: Binding, cause: Cause, *, http: int | None, old: Binding | None = None
+) -> bytes:
+    """Return the line for something that happened to ``binding`` (as it is afterwards, or was when it ended).
+
+    ``old`` is the binding before a modification.
+    """
     return (
         orjson.dumps(
             {
@@ -56,10 +62,30 @@ def effect_row(seq: int, at_ms: int, op: Op, binding: Binding, cause: Cause, *, 
                 "serial": binding.serial,
                 "fault": cause.fault,
                 "reason": cause.reason,
+                **({} if old is None else {"was": _replaced(old, binding)}),
             }
         )
         + b"\n"
     )
+
+
+def _replaced(old: Binding, new: Binding) -> dict[str, Any]:
+    former, latter = _terms(old), _terms(new)
+    return {name: value for name, value in former.items() if value != latter[name]}
+
+
+def _terms(binding: Binding) -> dict[str, Any]:
+    """Return what a modification may change, by the names of the row."""
+    return {
+        "a": binding.a,
+        "b": binding.b,
+        "user_data": binding.user_data,
+        "duration": binding.duration,
+        "expires_at": None if binding.expires_ms is None else rfc3339(binding.expires_ms),
+        "call_direction": binding.call_direction,
+        "max_duration": binding.max_duration,
+        "extras": binding.extras,
+    }
 
 
 def other_row(

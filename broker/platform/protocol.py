@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from broker.domain.options import DEFAULT, CallOptions, modifiable
+
 
 class Direction(StrEnum):
     """Who may call whom through X."""
@@ -51,11 +53,38 @@ class AxbBind:
     direction: Direction
     ttl_s: int
     token: str
+    options: CallOptions = DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class AxbModify:
+    """Change one binding; ``None`` leaves a thing as it is. ``ttl_s`` counts anew from the change, 0 = no expiry.
+
+    ``options`` is the whole set the line has afterwards and ``was`` the set it has now: what differs is sent, and what
+    nobody asks for any more gets the platform's default. Raises ``ValueError`` for options that are not ``modifiable``.
+    """
+
+    subscription_id: str
+    token: str
+    a: str | None = None
+    b: str | None = None
+    direction: Direction | None = None
+    ttl_s: int | None = None
+    options: CallOptions | None = None
+    was: CallOptions = DEFAULT
+
+    def __post_init__(self) -> None:
+        """Refuse what no modification can bring about."""
+        if self.options is not None and not modifiable(self.was, self.options):
+            raise ValueError("the hint tone of a bound line cannot be changed")
 
 
 @dataclass(frozen=True, slots=True)
 class AxbBinding:
-    """A binding as the platform reports it. ``ttl_s`` is the lifetime given, not what is left."""
+    """A binding as the platform reports it. ``ttl_s`` is the lifetime given, not what is left.
+
+    ``direction`` is ``None`` when it was not reported.
+    """
 
     subscription_id: str
     x: str
@@ -63,6 +92,7 @@ class AxbBinding:
     b: str = ""
     token: str = ""
     ttl_s: int = 0
+    direction: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +125,10 @@ class AxbPlatform(Protocol):
 
     async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
         """Create the binding; ``bindings`` has exactly one element when the verdict is ``DONE``."""
+        ...
+
+    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+        """Change that one binding in place; ``CONFLICT`` when a new A or B is in use on its X. No ``bindings``."""
         ...
 
     async def unbind(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:

@@ -364,6 +364,35 @@ async def test_modify_refusals(emu: Emulated) -> None:
     assert [(item["a"], item["b"]) for item in await emu.bindings()] == [(B, A), (C, D)]
 
 
+async def test_modify_cannot_change_the_hint_tone(emu: Emulated) -> None:
+    """`recordHintTone` is no field of the interface: the one given with the bind stays."""
+    subscription_id = await emu.bound(recordFlag="true", recordHintTone="first.wav")
+    assert (await emu.modify(subscription_id, recordFlag="false", recordHintTone="second.wav")).code == "0"
+    (item,) = (await emu.query(subscriptionId=subscription_id)).body["relationNumList"]
+    assert (item["recordFlag"], item["recordHintTone"]) == ("false", "first.wav")
+
+
+async def test_ledger_row_of_a_modification(emu: Emulated) -> None:
+    """It has the new state, and under `was` the former values of what changed and of nothing else."""
+    subscription_id = await emu.bound(duration=0, userData="u-1", privateSms="true")
+    await emu.modify(subscription_id, calleeNum=C, duration=60, callDirection=1, maxDuration=5, userData="u-2")
+    await emu.modify(subscription_id, privateSms="false")
+    await emu.modify(subscription_id, userData="u-2")
+    bound, *changed = await emu.ledger()
+    assert "was" not in bound
+    assert changed[0]["was"] == {
+        "b": B,
+        "duration": 0,
+        "expires_at": None,
+        "call_direction": 0,
+        "max_duration": 0,
+        "user_data": "u-1",
+    }
+    assert [changed[0][name] for name in ("a", "b", "call_direction", "max_duration")] == [A, C, 1, 5]
+    assert (changed[1]["was"], changed[1]["extras"]) == ({"extras": {"privateSms": "true"}}, {"privateSms": "false"})
+    assert changed[2]["was"] == {}
+
+
 async def test_ledger_rows_tell_who_and_what(emu: Emulated) -> None:
     """Each request is a row with its numbers and result, refused or not, in order."""
     subscription_id = await emu.bound(userData="u-1", duration=60)

@@ -14,7 +14,7 @@ import pytest
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbPlatform, Direction, Verdict
+from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, AxbPlatform, Direction, Verdict
 from tests.platform.raw_platform import RawPlatform, Script, Wire, answer, once, steadily
 
 X, A, B = "+8617000000101", "+8613900000001", "+8613900000002"
@@ -23,7 +23,7 @@ NOW = 1893456000.0  # 2030-01-01T00:00:00Z
 
 
 class Call(Protocol):
-    """One of the four calls below."""
+    """One of the five calls below."""
 
     def __call__(
         self, driver: AxbPlatform, permit: Callable[[], bool] = ..., timeout_s: float = ...
@@ -47,6 +47,11 @@ async def bind(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s:
     return await driver.bind(BIND, permit=permit, timeout_s=timeout_s)
 
 
+async def modify(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+    """Give the one id of these tests another B."""
+    return await driver.modify(AxbModify("s-1", "l1.2", b="+8613900000003"), permit=permit, timeout_s=timeout_s)
+
+
 async def unbind(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Unbind the one id of these tests."""
     return await driver.unbind("s-1", permit=permit, timeout_s=timeout_s)
@@ -62,7 +67,7 @@ async def lookup(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_
     return await driver.lookup("s-1", permit=permit, timeout_s=timeout_s)
 
 
-every_call = pytest.mark.parametrize("call", [bind, unbind, query, lookup])
+every_call = pytest.mark.parametrize("call", [bind, modify, unbind, query, lookup])
 
 
 @asynccontextmanager
@@ -105,13 +110,13 @@ async def test_bind() -> None:
         "subscriptionId": "s-1",
         "relationNum": X,
         "duration": "86400",
+        "callDirection": 2,
         "userData": "l1.1",
     }
     async with driving(steadily(said(fields)), prefix="/gw/") as (platform, driver):
         got = await bind(driver)
-        assert got == Answer(
-            Verdict.DONE, 200, "0", "Success", (AxbBinding("s-1", X, token="l1.1", ttl_s=86400),), total=1
-        )
+        made = AxbBinding("s-1", X, token="l1.1", ttl_s=86400, direction=Direction.B_TO_A)
+        assert got == Answer(Verdict.DONE, 200, "0", "Success", (made,), total=1)
         (request,) = platform.requests
         assert head(request) == "POST /gw/rest/caas/relationnumber/partners/v1.0 HTTP/1.1"
         assert orjson.loads(request.split(b"\r\n\r\n")[1])["relationNum"] == X
@@ -136,6 +141,26 @@ async def test_a_bind_without_a_binding_is_unknown(body: bytes) -> None:
         got = await bind(driver)
         assert (got.verdict, got.http, got.bindings) == (Verdict.UNKNOWN, 200, ())
         assert got.detail
+
+
+async def test_modify() -> None:
+    """A modification is one PUT under the access address's prefix; its success has no binding in it."""
+    async with driving(steadily(said({"resultcode": "0", "resultdesc": "Success"})), prefix="/gw") as (
+        platform,
+        driver,
+    ):
+        assert await modify(driver) == Answer(Verdict.DONE, 200, "0", "Success")
+        (request,) = platform.requests
+        assert head(request) == "PUT /gw/rest/caas/relationnumber/partners/v1.0 HTTP/1.1"
+        assert orjson.loads(request.split(b"\r\n\r\n")[1]) == {
+            "subscriptionId": "s-1",
+            "calleeNum": "+8613900000003",
+            "userData": "l1.2",
+        }
+        for impossible in (AxbModify(" ", "t", a=A), AxbModify("s-1", "t", ttl_s=-1)):
+            with pytest.raises(ValueError, match="must"):
+                await driver.modify(impossible, permit=yes, timeout_s=5)
+        assert len(platform.requests) == 1
 
 
 async def test_unbind() -> None:

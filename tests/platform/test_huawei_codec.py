@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.domain.options import DEFAULT, CallOptions
 from broker.platform.huawei import client, codec
 from broker.platform.huawei.request import RequestWriter, Scheme
 from broker.platform.huawei.sign import aksk_digest, wsse_digest
-from broker.platform.protocol import AxbBind, AxbBinding, Direction
+from broker.platform.protocol import AxbBind, AxbBinding, AxbModify, Direction
 
 X, A, B = "+8617000000101", "+8613900000001", "+8613900000002"
 
@@ -109,6 +111,116 @@ def test_duration_is_zero_only_for_no_expiry() -> None:
         codec.bind_body(AxbBind(X, A, B, Direction.BOTH, -1, "t"))
 
 
+def test_options_of_a_bind() -> None:
+    """Options that were asked for go out under the platform's names, flags as text; the others are left out."""
+    every = CallOptions(
+        recording=True,
+        hint_tone="hint.wav",
+        max_call_minutes=30,
+        last_minute_tone="last.wav",
+        sms=False,
+        caller_tone="a.wav",
+        callee_tone="b.wav",
+    )
+    for options, fields in {
+        every: {
+            "recordFlag": "true",
+            "recordHintTone": "hint.wav",
+            "maxDuration": 30,
+            "lastMinVoice": "last.wav",
+            "privateSms": "false",
+            "preVoice": {"callerHintTone": "a.wav", "calleeHintTone": "b.wav"},
+        },
+        CallOptions(recording=False, max_call_minutes=0): {"recordFlag": "false", "maxDuration": 0},
+        CallOptions(callee_tone="b.wav"): {"preVoice": {"calleeHintTone": "b.wav"}},
+        DEFAULT: {},
+    }.items():
+        plain = orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 60, "t")))
+        assert orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 60, "t", options))) == plain | fields
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        ({}, {}),
+        ({"a": A}, {"callerNum": A}),
+        ({"b": B}, {"calleeNum": B}),
+        ({"direction": Direction.BOTH}, {"callDirection": 0}),
+        ({"direction": Direction.B_TO_A}, {"callDirection": 2}),
+        ({"ttl_s": 0}, {"duration": 0}),
+        ({"ttl_s": 60}, {"duration": 60}),
+    ],
+)
+def test_modify_body(change: dict[str, Any], fields: dict[str, object]) -> None:
+    """A modification names the binding, its new token and what changes, a 0 too; nothing else."""
+    body = orjson.loads(codec.modify_body(AxbModify("s-1", "l1.2", **change)))
+    assert body == {"subscriptionId": "s-1", "userData": "l1.2", **fields}
+
+
+TONES = CallOptions(caller_tone="a.wav", callee_tone="b.wav")
+
+
+@pytest.mark.parametrize(
+    ("was", "wanted", "fields"),
+    [
+        (DEFAULT, DEFAULT, {}),
+        (TONES, TONES, {}),
+        (DEFAULT, CallOptions(recording=True), {"recordFlag": "true"}),
+        (CallOptions(recording=True), DEFAULT, {"recordFlag": "false"}),
+        (CallOptions(recording=False), DEFAULT, {}),
+        (CallOptions(recording=True, hint_tone="h.wav"), CallOptions(recording=False), {"recordFlag": "false"}),
+        (CallOptions(max_call_minutes=5), CallOptions(max_call_minutes=6), {"maxDuration": 6}),
+        (
+            CallOptions(max_call_minutes=5, last_minute_tone="l.wav", sms=True),
+            CallOptions(sms=True),
+            {"maxDuration": 0, "lastMinVoice": ""},
+        ),
+        (CallOptions(last_minute_tone="l.wav"), CallOptions(last_minute_tone="m.wav"), {"lastMinVoice": "m.wav"}),
+        (CallOptions(sms=True), CallOptions(sms=False), {"privateSms": "false"}),
+        (CallOptions(sms=False), DEFAULT, {"privateSms": "true"}),
+        (CallOptions(sms=True), DEFAULT, {}),
+        (DEFAULT, TONES, {"preVoice": {"callerHintTone": "a.wav", "calleeHintTone": "b.wav"}}),
+        (TONES, CallOptions(caller_tone="a.wav"), {"preVoice": {"callerHintTone": "a.wav", "calleeHintTone": ""}}),
+        (TONES, DEFAULT, {"preVoice": {"callerHintTone": "", "calleeHintTone": ""}}),
+    ],
+)
+def test_options_of_a_modification(was: CallOptions, wanted: CallOptions, fields: dict[str, object]) -> None:
+    """What differs goes out; what nobody asks for any more goes out as the platform's default, unless it is that."""
+    body = orjson.loads(codec.modify_body(AxbModify("s-1", "t", options=wanted, was=was)))
+    assert body == {"subscriptionId": "s-1", "userData": "t", **fields}
+
+
+def test_options_left_alone() -> None:
+    """Without a new set of options none is sent, whatever the line has."""
+    assert orjson.loads(codec.modify_body(AxbModify("s-1", "", was=TONES))) == {"subscriptionId": "s-1"}
+
+
+def test_a_modification_cannot_change_the_hint_tone() -> None:
+    """The platform takes the tone with a bind only: a request for another one is refused where it is made."""
+    was = CallOptions(recording=True, hint_tone="h.wav")
+    with pytest.raises(ValueError, match="hint tone"):
+        AxbModify("s-1", "t", options=CallOptions(recording=True, hint_tone="other.wav"), was=was)
+    assert AxbModify("s-1", "t", options=CallOptions(recording=False, hint_tone="h.wav"), was=was).options is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "direction"),
+    [
+        (0, Direction.BOTH),
+        ("1", Direction.A_TO_B),
+        (2, Direction.B_TO_A),
+        (3, None),
+        (-1, None),
+        (True, None),
+        ("both", None),
+        (None, None),
+    ],
+)
+def test_reading_a_direction(value: object, direction: Direction | None) -> None:
+    """A direction comes as a number or as text; what is none is not taken for the default."""
+    assert codec.read_direction({"callDirection": value}) is direction
+
+
 def test_query_strings_quote_the_plus() -> None:
     """`+` goes as `%2B`; a page always asks for 100."""
     assert codec.bindings_on(X, "", "", 1) == "relationNum=%2B8617000000101&pageIndex=1&pageSize=100"
@@ -190,7 +302,16 @@ def test_reading_any_bytes_never_raises(body: bytes) -> None:
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists)
-NAMES = ["resultcode", "resultdesc", "subscriptionId", "relationNum", "callerNum", "userData", "duration"]
+NAMES = [
+    "resultcode",
+    "resultdesc",
+    "subscriptionId",
+    "relationNum",
+    "callerNum",
+    "userData",
+    "duration",
+    "callDirection",
+]
 
 
 @given(st.dictionaries(st.sampled_from([*NAMES, "totalCount", "relationNumList"]), JSON))

@@ -69,7 +69,8 @@ CONTRACT_CODES = [
     "1023002",
 ]
 
-#: (HTTP status, code, verdict of a bind, verdict of an unbind or query); the same verdict is written once.
+#: (HTTP status, code, verdict of a bind, verdict of the other calls); the same verdict is written once. A modification
+#: keeps a bind's CONFLICT and has the verdict of the other calls for everything else.
 EXPECTED = [
     (200, "0", Verdict.DONE),
     *((400, str(code), Verdict.CONFIGURATION) for code in (*range(1023006, 1023013), *range(1023033, 1023038))),
@@ -102,7 +103,7 @@ EXPECTED = [
     (403, "1020166", Verdict.CONFIGURATION),
     (403, "1020167", Verdict.CONFLICT, Verdict.CONFIGURATION),
     (403, "1020176", Verdict.SOURCE_BLOCKED),
-    (403, "1020179", Verdict.CONFIGURATION),
+    (403, "1020179", Verdict.BAD_REQUEST),
     (500, "1010001", Verdict.UNKNOWN),
     (500, "1020001", Verdict.BAD_REQUEST),
     (500, "1020002", Verdict.UNKNOWN),
@@ -115,10 +116,12 @@ EXPECTED = [
 
 @pytest.mark.parametrize("row", EXPECTED, ids=lambda row: f"{row[0]}-{row[1]}")
 def test_every_row(row: tuple[int, str, Verdict] | tuple[int, str, Verdict, Verdict]) -> None:
-    """Each pair of the contract means what was decided for it, for a bind and for the calls that create nothing."""
+    """Each pair of the contract means what was decided for it, for a bind and for the other calls."""
     status, code, for_bind, *other = row
     otherwise = other[0] if other else for_bind
     assert judge(Operation.BIND, status, code).verdict is for_bind
+    changed = for_bind if for_bind is Verdict.CONFLICT else otherwise
+    assert judge(Operation.MODIFY, status, code).verdict is changed
     assert judge(Operation.UNBIND, status, code).verdict is otherwise
     assert judge(Operation.QUERY, status, code).verdict is otherwise
 

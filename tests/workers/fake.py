@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, Permit, Verdict
+from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, Permit, Verdict
 
 Script = Callable[[AxbBind], Answer | None]
+ModifyScript = Callable[[AxbModify], Answer | None]
 
 
 class FakeAxb:
     """Conforms to :class:`broker.platform.protocol.AxbPlatform`; one fake serves one app.
 
-    ``script`` holds what the next binds answer instead of being carried out (None: carry this one out);
-    ``before_permit`` runs where a driver connects and signs.
+    ``script`` holds what the next binds answer instead of being carried out (None: carry this one out), and
+    ``modify_script`` what the next modifications do; ``modified`` are those that left. ``before_permit`` runs where a
+    driver connects and signs.
     """
 
     def __init__(self) -> None:
         self.bound: dict[str, AxbBinding] = {}
         self.script: deque[Script] = deque()
+        self.modify_script: deque[ModifyScript] = deque()
+        self.modified: list[AxbModify] = []
         self.before_permit: Callable[[], None] = lambda: None
         self.sent: list[tuple[str, str]] = []
         self.withheld = 0
 
     def put(self, request: AxbBind, x: str) -> AxbBinding:
         """Bind the pair of ``request`` on ``x``."""
-        made = AxbBinding(f"fake-{len(self.sent)}", x, request.a, request.b, request.token, request.ttl_s)
+        made = AxbBinding(
+            f"fake-{len(self.sent)}", x, request.a, request.b, request.token, request.ttl_s, request.direction
+        )
         self.bound[made.subscription_id] = made
         return made
 
@@ -41,6 +48,38 @@ class FakeAxb:
         if any(one.x == request.x and {one.a, one.b} & {request.a, request.b} for one in self.bound.values()):
             return Answer(Verdict.CONFLICT, 403, "1012010")
         return Answer(Verdict.DONE, 200, "0", bindings=(self.put(request, request.x),), total=1)
+
+    def change(self, request: AxbModify) -> AxbBinding:
+        """Make ``request`` true of its binding."""
+        was = self.bound[request.subscription_id]
+        made = replace(
+            was,
+            a=was.a if request.a is None else request.a,
+            b=was.b if request.b is None else request.b,
+            token=request.token or was.token,
+            ttl_s=was.ttl_s if request.ttl_s is None else request.ttl_s,
+            direction=was.direction if request.direction is None else request.direction,
+        )
+        self.bound[request.subscription_id] = made
+        return made
+
+    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+        """Change the binding, or do what the script says."""
+        del timeout_s
+        if not self._may("modify", request.subscription_id, permit):
+            return Answer(Verdict.WITHHELD)
+        self.modified.append(request)
+        scripted = self.modify_script.popleft()(request) if self.modify_script else None
+        if scripted is not None:
+            return scripted
+        found = self.bound.get(request.subscription_id)
+        if found is None:
+            return Answer(Verdict.NOT_FOUND, 403, "1012007")
+        others = [one for one in self.bound.values() if one is not found and one.x == found.x]
+        if any({one.a, one.b} & {request.a, request.b} for one in others):
+            return Answer(Verdict.CONFLICT, 403, "1012010")
+        self.change(request)
+        return Answer(Verdict.DONE, 200, "0")
 
     async def unbind(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:
         """End one."""

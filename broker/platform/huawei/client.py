@@ -15,7 +15,7 @@ from broker.platform.huawei.codes import Operation, judge
 from broker.platform.huawei.http import CallError, HttpAnswer, HttpClient, HttpOptions
 from broker.platform.huawei.origin import Dialer, Origin, TlsOptions
 from broker.platform.huawei.request import RequestWriter, Scheme
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, Permit, Verdict
+from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, Permit, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,12 @@ class HuaweiAxb:
         if binding is None:
             return reading.doubt("success without a subscriptionId")
         return reading.answer((binding,), 1)
+
+    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+        """Change that one binding (contract 2.3)."""
+        body = codec.modify_body(request)
+        got = await self._call(lambda: self._writer.put(body), permit, timeout_s)
+        return got if isinstance(got, Answer) else self._read(Operation.MODIFY, got).answer()
 
     async def unbind(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:
         """End that one binding (contract 2.2)."""

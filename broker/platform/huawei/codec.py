@@ -13,12 +13,21 @@ from urllib.parse import quote
 
 import orjson
 
-from broker.platform.protocol import AxbBind, AxbBinding, Direction
+from broker.domain.options import CallOptions
+from broker.platform.protocol import AxbBind, AxbBinding, AxbModify, Direction
 
 AXB_PATH: Final = "/rest/caas/relationnumber/partners/v1.0"
 PAGE_SIZE: Final = 100  # the contract's maximum; anything above silently becomes 50
 
 _DIRECTION: Final[Mapping[Direction, int]] = {Direction.BOTH: 0, Direction.A_TO_B: 1, Direction.B_TO_A: 2}
+_DIRECTION_READ: Final[Mapping[int, Direction]] = {number: direction for direction, number in _DIRECTION.items()}
+#: What stands for "as if it had never been given" in a modification, which knows no other way to say it (contract 2.1).
+_NEUTRAL: Final[Mapping[str, Any]] = {
+    "recordFlag": "false",
+    "maxDuration": 0,
+    "lastMinVoice": "",
+    "privateSms": "true",
+}
 _LONG_DIGITS: Final = re.compile(r"\d{7,}")
 _CODE: Final = re.compile(r"[0-9A-Za-z_.-]{1,32}")
 _DETAIL_CHARS: Final = 200
@@ -37,10 +46,67 @@ def bind_body(request: AxbBind) -> bytes:
         "calleeNum": request.b,
         "callDirection": _DIRECTION[request.direction],
         "duration": request.ttl_s,
+        **_call_fields(request.options),
     }
+    if request.options.hint_tone is not None:
+        body["recordHintTone"] = request.options.hint_tone
+    caller_tone, callee_tone = request.options.caller_tone, request.options.callee_tone
+    if tones := _given({"callerHintTone": caller_tone, "calleeHintTone": callee_tone}):
+        body["preVoice"] = tones
     if request.token:
         body["userData"] = request.token
     return orjson.dumps(body)
+
+
+def modify_body(request: AxbModify) -> bytes:
+    """Return the body of contract 2.3. Raises ``ValueError`` for a blank id and for a negative lifetime."""
+    if not request.subscription_id.strip():
+        raise ValueError("subscription_id must not be blank")
+    if request.ttl_s is not None and request.ttl_s < 0:
+        raise ValueError("ttl_s must be 0 (no expiry) or positive")
+    body = _given(
+        {
+            "subscriptionId": request.subscription_id,
+            "callerNum": request.a,
+            "calleeNum": request.b,
+            "callDirection": None if request.direction is None else _DIRECTION[request.direction],
+            "duration": request.ttl_s,
+            "userData": request.token or None,
+        }
+    )
+    if request.options is not None:
+        body |= _changed_options(request.was, request.options)
+    return orjson.dumps(body)
+
+
+def _changed_options(was: CallOptions, wanted: CallOptions) -> dict[str, Any]:
+    old, new = _call_fields(was), _call_fields(wanted)
+    full = {name: new.get(name, _NEUTRAL[name]) for name in old | new}
+    changed = {name: value for name, value in full.items() if old.get(name) != value}
+    if (was.caller_tone, was.callee_tone) != (wanted.caller_tone, wanted.callee_tone):
+        # Both: nobody says whether a preVoice with one tone keeps the other. An empty one is the ordinary ring-back.
+        changed["preVoice"] = {"callerHintTone": wanted.caller_tone or "", "calleeHintTone": wanted.callee_tone or ""}
+    return changed
+
+
+def _call_fields(options: CallOptions) -> dict[str, Any]:
+    """Return the flat fields that bind and modify share; flags go as text, as the documentation types them."""
+    return _given(
+        {
+            "recordFlag": _flag(options.recording),
+            "maxDuration": options.max_call_minutes,
+            "lastMinVoice": options.last_minute_tone,
+            "privateSms": _flag(options.sms),
+        }
+    )
+
+
+def _given(fields: Fields) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _flag(on: bool | None) -> str | None:  # noqa: FBT001 - the value itself
+    return None if on is None else str(on).lower()
 
 
 def one_binding(subscription_id: str) -> str:
@@ -108,6 +174,12 @@ def read_count(fields: Fields, name: str) -> int | None:
     return int(text) if len(text) < 19 and text.isascii() and text.isdigit() else None  # noqa: PLR2004 - fits bigint
 
 
+def read_direction(fields: Fields) -> Direction | None:
+    """Return who may call whom, or ``None`` when it is not said."""
+    count = read_count(fields, "callDirection")
+    return None if count is None else _DIRECTION_READ.get(count)
+
+
 def read_binding(fields: Fields, *, x: str = "") -> AxbBinding | None:
     """Return a bind's answer or an element of a query's list; ``None`` without a ``subscriptionId``.
 
@@ -123,6 +195,7 @@ def read_binding(fields: Fields, *, x: str = "") -> AxbBinding | None:
         b=read_text(fields, "calleeNum"),
         token=read_text(fields, "userData"),
         ttl_s=read_count(fields, "duration") or 0,
+        direction=read_direction(fields),
     )
 
 

@@ -22,6 +22,7 @@ class Operation(StrEnum):
     """What was asked; an answer's meaning may depend on it."""
 
     BIND = "bind"
+    MODIFY = "modify"
     UNBIND = "unbind"
     QUERY = "query"
 
@@ -83,8 +84,8 @@ TABLE: Final[Mapping[tuple[int, str], Row]] = MappingProxyType(
         (403, "1020166"): Row(Verdict.CONFIGURATION, "our address is not on the white list"),
         (403, "1020167"): Row(Verdict.CONFLICT, "no idle extension"),
         (403, "1020176"): Row(Verdict.SOURCE_BLOCKED, "too many authentication failures from our address"),
-        # Not the order system's fault: the driver never sends privateSms, the application's own setting is at odds.
-        (403, "1020179"): Row(Verdict.CONFIGURATION, "the application has no SMS"),
+        # privateSms goes out only for an order that asks for SMS; orders that do not are still served.
+        (403, "1020179"): Row(Verdict.BAD_REQUEST, "the application has no SMS"),
         # 7.5
         (500, "1010001"): Row(Verdict.UNKNOWN, "internal system error"),
         (500, "1020001"): Row(Verdict.BAD_REQUEST, "parameter error"),
@@ -108,20 +109,27 @@ _NO_CODE: Final[Mapping[int, Row]] = MappingProxyType(
     }
 )
 
-_ONLY_A_BIND_CAN: Final = frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.NUMBER_REFUSED})
+#: Verdicts that ask for another X, or for other parties on it, and that no answer to this operation can mean.
+_BARRED: Final[Mapping[Operation, frozenset[Verdict]]] = {
+    Operation.BIND: frozenset(),
+    Operation.MODIFY: frozenset({Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
+    Operation.UNBIND: frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
+    Operation.QUERY: frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
+}
 
 
 def judge(operation: Operation, status: int, code: str | None, text: str = "") -> Row:
     """Return what an answer means for ``operation``; ``code`` is ``None`` when there was no JSON object or no code.
 
     Two readings depend on the operation. "Nothing there" in answer to a bind is about X (unknown or released: contract
-    1012007), so another X may do. And an unbind or a query that is refused for its X (1012001: not ours) proves nothing
-    about the binding, as wrong credentials look the same: never "not found", an operator must look.
+    1012007), so another X may do. And whatever else is refused for its X (1012001: not ours) proves nothing about the
+    binding, as wrong credentials look the same: never "not found", an operator must look. A modification may collide as
+    a bind does, with a pair that has its new A or B on the same X.
     """
     row = _row(status, code, text)
-    if operation is Operation.BIND:
-        return Row(Verdict.NUMBER_REFUSED, row.text) if row.verdict is Verdict.NOT_FOUND else row
-    return Row(Verdict.CONFIGURATION, row.text) if row.verdict in _ONLY_A_BIND_CAN else row
+    if operation is Operation.BIND and row.verdict is Verdict.NOT_FOUND:
+        return Row(Verdict.NUMBER_REFUSED, row.text)
+    return Row(Verdict.CONFIGURATION, row.text) if row.verdict in _BARRED[operation] else row
 
 
 def _row(status: int, code: str | None, text: str) -> Row:

@@ -57,7 +57,11 @@ class RequestWriter:
 
     def post(self, body: bytes) -> bytes:
         """Return a signed POST of a JSON body."""
-        return self._signed("POST", self._path, f"Content-Length: {len(body)}\r\n") + body
+        return self._with_body("POST", body)
+
+    def put(self, body: bytes) -> bytes:
+        """Return a signed PUT of a JSON body."""
+        return self._with_body("PUT", body)
 
     def get(self, query: str) -> bytes:
         """Return a signed GET; ``query`` is already quoted."""
@@ -66,6 +70,9 @@ class RequestWriter:
     def delete(self, query: str) -> bytes:
         """Return a signed DELETE; ``query`` is already quoted."""
         return self._signed("DELETE", f"{self._path}?{query}")
+
+    def _with_body(self, method: str, body: bytes) -> bytes:
+        return self._signed(method, self._path, f"Content-Length: {len(body)}\r\n") + body
 
     def _signed(self, method: str, target: str, more: str = "") -> bytes:
         nonce = secrets.token_hex(16)
