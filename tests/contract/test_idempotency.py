@@ -215,7 +215,7 @@ async def test_many_twins_make_one_binding_each(client: Client) -> None:
             answer = await client.ask("POST", "/v1/bindings", bodies[n], headers=headers)
             if answer.status == 409:
                 answer.problem(409, "idempotency_in_progress")
-            elif answer.status == 503:  # 2,000 at once on a slow machine: what an overloaded service says, and not stored
+            elif answer.status == 503:  # 2,000 at once on a slow machine: an overloaded service says so, not stored
                 answer.problem(503, "database_unavailable")
             else:
                 return answer
