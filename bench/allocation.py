@@ -135,8 +135,9 @@ class Bench:
         self.heat[pool][choice.x] += 1
         return Claim(
             pool_id=pool, x_id=choice.x, cap=_CAP, app_id=1, caller_id=1, line_id=new_id(), binding_id=new_id(),
-            a_key=a_key, b_key=b_key, a_sealed=b"a" * 43, b_sealed=b"b" * 43, direction="both", ttl_s=86_400,
-            order_id="order-000000000001", user_data=None, metadata=None, key_hash=None, key_token=None,
+            a_key=a_key, b_key=b_key, a_sealed=b"a" * 43, b_sealed=b"b" * 43, direction="both", options=None,
+            joinable=True, line_ttl_s=86_400, ttl_s=86_400, chosen=choice.why, order_id="order-000000000001",
+            user_data=None, metadata=None, key_hash=None, key_token=None, lines_seen=0, seen_by_a=True,
         )  # fmt: skip
 
     def _full(self, pool: int) -> int:

@@ -19,6 +19,7 @@ from broker.clock import boottime
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
+from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
@@ -148,6 +149,7 @@ class Worker:
                 await idempotency.forget(db, ask, token)
             return [None] * len(items)
 
+        showing: Batcher[tuple[int, UUID], Binding | None] = Batcher("show", show)
         return Services(
             vault=self._vault,
             registry=self.registry,
@@ -156,7 +158,7 @@ class Worker:
             begin_key=Batcher("begin_key", lambda asks: idempotency.begin(db, asks), distinct=lambda ask: ask.row),
             finish_key=Batcher("finish_key", lambda items: idempotency.finish(db, items)),
             forget_key=Batcher("forget_key", forget),
-            show=Batcher("show", show),
+            show=showing,
             begin_release=Batcher(
                 "release",
                 lambda asks: bindings.release(db, asks, reason="released", lease_s=settings.lease_s),
@@ -164,6 +166,15 @@ class Worker:
             ),
             live_of_orders=partial(listing.live_of_orders, db),
             find=partial(listing.find, db),
+            changer=Changer(
+                db,
+                self._vault,
+                self.registry,
+                self._allocator,
+                self._dispatcher,
+                showing.submit,
+                lease_s=settings.lease_s,
+            ),
             pool_figures=PoolFigures(partial(listing.figures, db)),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
@@ -215,10 +226,10 @@ class Worker:
         return await rescue(self._db, self._vault, self._dispatcher, self.registry, self._settings.lease_s)
 
     async def _sweep(self) -> bool:
-        expired, withdrawn = await calls.sweep(self._db, limit=_SWEEP_SLICE, grace_s=self._settings.expiry_grace_s)
-        if expired or withdrawn:
-            log.info("lines_swept", expired=expired, withdrawn=withdrawn)
-        return expired + withdrawn >= _SWEEP_SLICE
+        swept = await calls.sweep(self._db, limit=_SWEEP_SLICE, grace_s=self._settings.expiry_grace_s)
+        if any(swept):
+            log.info("lines_swept", **swept._asdict())
+        return sum(swept) >= _SWEEP_SLICE
 
     async def _release_abandoned(self) -> bool:
         await release_abandoned(self._db, self._allocator.abandoned)

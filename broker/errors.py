@@ -9,6 +9,7 @@
     ├── NotFound                                   404  not_found ...           no
     ├── Conflict                                   409  conflict ...            some
     │   └── PoolExhausted                          409  pool_exhausted          later
+    ├── PreconditionFailed                         412  precondition_failed     after reading again
     ├── TooSlow                                    408  request_timeout         yes
     ├── TooLarge                                   413  body_too_large          no
     ├── UnsupportedMedia                           415  compressed_body ...     no
@@ -115,6 +116,14 @@ class PoolExhausted(Conflict):
     default_code = "pool_exhausted"
 
 
+class PreconditionFailed(Problem):
+    """``If-Match`` names a state that is no longer the binding's."""
+
+    status = 412
+    title = "Changed meanwhile"
+    default_code = "precondition_failed"
+
+
 class TooSlow(Problem):
     """The body did not arrive in time."""
 
@@ -180,6 +189,7 @@ ALL: tuple[type[Problem], ...] = (
     MethodNotAllowed,
     Conflict,
     PoolExhausted,
+    PreconditionFailed,
     TooSlow,
     TooLarge,
     UnsupportedMedia,

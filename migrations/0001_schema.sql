@@ -107,22 +107,34 @@ CREATE TABLE line (
   direction       text NOT NULL CHECK (direction IN ('both', 'a_to_b', 'b_to_a')),
   calls           smallint NOT NULL,
   ttl_s           integer NOT NULL,
+  joinable        boolean NOT NULL DEFAULT true,
+  changing        boolean NOT NULL DEFAULT false,
   a_key           bigint NOT NULL,
   b_key           bigint NOT NULL,
+  third_key       bigint,
   sweep_at        timestamptz,
   confirmed_at    timestamptz,
   expires_at      timestamptz,
   a_sealed        bytea NOT NULL,
   b_sealed        bytea NOT NULL,
+  options         text,
   subscription_id text,
+  change_failed   text,
   PRIMARY KEY (pool_id, id)
 ) WITH (fillfactor = 75);
 COMMENT ON TABLE line IS 'What the platform holds: X, two parties, a subscription. Ends with its last binding.';
 COMMENT ON COLUMN line.x_key IS 'The X as one number: a look-up by it fits one index only, whatever the planner believes of the table.';
 COMMENT ON COLUMN line.seat IS 'Place 0..cap-1 on the X while the line lives; null once ended. Unique per X: the cap is exact without a counter.';
 COMMENT ON COLUMN line.calls IS 'Number of the newest platform call of this line.';
+COMMENT ON COLUMN line.ttl_s IS 'Lifetime that the platform was told, from expires_at - ttl_s on; 0 = none. At most 90 days, renewed while a binding lasts longer.';
+COMMENT ON COLUMN line.joinable IS 'Whether another order of the same pair, with the same direction and options, may share the line.';
+COMMENT ON COLUMN line.changing IS 'A modify call (number calls) is open: what it wants holds besides what is, until it is settled.';
+COMMENT ON COLUMN line.third_key IS 'The party that an open modify brings in: behind the X as much as the one that it replaces.';
+COMMENT ON COLUMN line.change_failed IS 'Why the last change was not made; null = it was.';
+COMMENT ON COLUMN line.options IS 'Recording, limits, SMS, tones as canonical JSON; null = nothing asked for.';
+COMMENT ON COLUMN line.expires_at IS 'When the platform ends it by itself; null = never.';
 COMMENT ON COLUMN line.a_key IS 'Keyed 64-bit hash of A: for exclusion; where a match selects, the decrypted number is compared.';
-COMMENT ON COLUMN line.sweep_at IS 'When the sweep looks at the line: never later than its expiry; not moved by the confirmation, so that stays a HOT update.';
+COMMENT ON COLUMN line.sweep_at IS 'When the sweep looks at the line: never later than the end of a binding or the time to renew; not moved by the confirmation, so that stays a HOT update.';
 COMMENT ON COLUMN line.confirmed_at IS 'When the platform''s confirmation was committed; null = the platform may not know it.';
 COMMENT ON COLUMN line.a_sealed IS 'A, encrypted (associated data: line, a, pool_id, id).';
 COMMENT ON COLUMN line.subscription_id IS 'The platform''s id of the binding.';
@@ -138,9 +150,12 @@ CREATE TABLE binding (
   state      text NOT NULL CHECK (state IN ('pending', 'active', 'releasing', 'released', 'failed')),
   reason     text,
   ttl_s      integer NOT NULL,
+  version    integer NOT NULL DEFAULT 1,
+  flipped    boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   expires_at timestamptz,
   ended_at   timestamptz,
+  chosen     text,
   order_id   text,
   user_data  text,
   metadata   jsonb,
@@ -149,6 +164,9 @@ CREATE TABLE binding (
 COMMENT ON TABLE binding IS 'One order''s claim on a line.';
 COMMENT ON COLUMN binding.reason IS 'Why it ended or failed: released, expired, withdrawn, or a stable code.';
 COMMENT ON COLUMN binding.expires_at IS 'Confirmation + ttl_s; null while pending and for ttl_s 0.';
+COMMENT ON COLUMN binding.version IS 'Raised by every change of the binding or its line, so that two changes never cross.';
+COMMENT ON COLUMN binding.flipped IS 'The order''s A is the line''s B: it shares a line that another order of the pair made the other way round.';
+COMMENT ON COLUMN binding.chosen IS 'Who chose the X and why: the policy and its reason, or that a line was joined.';
 COMMENT ON COLUMN binding.user_data IS 'The order system''s own words. Never sent to the platform.';
 -- Without pool_id: a look-up that named it would fit the primary key's first column too, and a planner that believes the
 -- table to be empty cannot tell which is better. Line ids are unique by themselves.
@@ -175,7 +193,7 @@ CREATE TABLE platform_call (
   line_id      uuid NOT NULL,
   no           smallint NOT NULL,
   app_id       integer NOT NULL,
-  op           text NOT NULL CHECK (op IN ('bind', 'unbind')),
+  op           text NOT NULL CHECK (op IN ('bind', 'unbind', 'modify')),
   state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled')),
   token        integer NOT NULL DEFAULT 1,
   attempt      smallint NOT NULL DEFAULT 0,
@@ -185,11 +203,13 @@ CREATE TABLE platform_call (
   outcome      text,
   http         smallint,
   code         text,
+  wanted       jsonb,
   PRIMARY KEY (pool_id, line_id, no)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE platform_call IS 'One request to the platform, durable until settled. One open call at a time per line.';
 COMMENT ON COLUMN platform_call.token IS 'Raised with every claim: who does not hold the newest token settles nothing.';
 COMMENT ON COLUMN platform_call.attempt IS 'Times an owner began it; part of what the platform is told, so that an echo names its attempt.';
+COMMENT ON COLUMN platform_call.wanted IS 'What a modify is to make of the line: a or b {key, sealed}, direction, options, ttl_s; absent = unchanged. before: the line as it was, sealed for a row of its own.';
 COMMENT ON COLUMN platform_call.claimable_at IS 'End of the owner''s lease: from then on any instance may take the call over.';
 CREATE INDEX platform_call_claimable ON platform_call (claimable_at) WHERE state = 'open';
 

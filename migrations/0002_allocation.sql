@@ -5,7 +5,7 @@
 
 CREATE FUNCTION histories(p_pool integer[], p_party bigint[])
 RETURNS TABLE (pool_id integer, party_key bigint, x_id integer, counterpart_key bigint, live boolean, held boolean,
-               until_s double precision)
+               until_s double precision, line_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -14,13 +14,14 @@ DECLARE
 BEGIN
   RETURN QUERY
   SELECT s.pool_id, s.party_key, s.x_id, s.counterpart_key, s.until = 'infinity', s.until > v_now,
-         CASE WHEN s.until = 'infinity' THEN 0 ELSE extract(epoch FROM s.until)::double precision END
+         CASE WHEN s.until = 'infinity' THEN 0 ELSE extract(epoch FROM s.until)::double precision END,
+         CASE WHEN s.until = 'infinity' THEN s.line_id END
   FROM (SELECT DISTINCT u.pool_id, u.party_key FROM unnest(p_pool, p_party) AS u (pool_id, party_key)) AS i
   JOIN slot AS s ON s.pool_id = i.pool_id AND s.party_key = i.party_key;
 END
 $$;
 COMMENT ON FUNCTION histories(integer[], bigint[]) IS
-  'What each (pool, party) is behind (live), rests on (held) and had: a row per X, with the end of its rest.';
+  'What each (pool, party) is behind (live), rests on (held) and had: a row per X, with the end of its rest, or with its line while it is live.';
 
 CREATE FUNCTION party_lock(pool_id integer, party_key bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -60,12 +61,19 @@ $$;
 COMMENT ON FUNCTION lock_parties(integer[], bigint[], bigint[], text) IS
   'Locks all parties until the end of the transaction, in key order; returns the lock keys that somebody else holds. p_mode: try, wait (200 ms, then 55P03), off (tests).';
 
+CREATE FUNCTION renewal_margin(ttl_s integer) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT make_interval(secs => least(greatest(ttl_s / 10, 30), 86400)) $$;
+COMMENT ON FUNCTION renewal_margin(integer) IS
+  'How long before a line''s end at the platform a longer-lived binding has it renewed: a tenth of its lifetime, 30 s to a day.';
+
 CREATE FUNCTION reserve(
   p_mode text, p_lease interval,
   p_pool integer[], p_x integer[], p_cap integer[], p_app integer[], p_caller integer[],
   p_line uuid[], p_binding uuid[], p_a bigint[], p_b bigint[], p_a_sealed bytea[], p_b_sealed bytea[],
-  p_direction text[], p_ttl integer[], p_order text[], p_user_data text[], p_metadata text[],
-  p_key_hash bytea[], p_key_token integer[]
+  p_direction text[], p_options text[], p_joinable boolean[], p_line_ttl integer[], p_ttl integer[], p_chosen text[],
+  p_order text[], p_user_data text[], p_metadata text[], p_key_hash bytea[], p_key_token integer[],
+  p_lines_seen integer[], p_seen_by_a boolean[]
 ) RETURNS TABLE (ord integer, outcome text, created_at timestamptz)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -91,13 +99,19 @@ BEGIN
         OR EXISTS (
           SELECT FROM slot AS s WHERE s.pool_id = i.pool_id AND s.party_key = i.b_key AND s.x_id = i.x_id
           AND (s.until = 'infinity' OR (s.until > v_now AND s.counterpart_key <> i.a_key)) OFFSET 0) THEN 'barred'
+      -- The pair has got a line since, which it might share. One of the two is asked for it: who has fewer X.
+      WHEN i.lines_seen IS NOT NULL AND i.lines_seen <> (
+        SELECT count(*) FROM slot AS s
+        WHERE s.pool_id = i.pool_id AND s.party_key = CASE WHEN i.seen_by_a THEN i.a_key ELSE i.b_key END
+          AND s.counterpart_key = CASE WHEN i.seen_by_a THEN i.b_key ELSE i.a_key END AND s.until = 'infinity') THEN 'busy'
       WHEN i.key_hash IS NOT NULL AND NOT EXISTS (
         SELECT FROM idempotency AS d
         WHERE d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
           AND d.token = i.key_token AND d.status IS NULL OFFSET 0) THEN 'superseded'
       END AS loss
-    FROM unnest(p_pool, p_x, p_cap, p_app, p_caller, p_a, p_b, p_key_hash, p_key_token) WITH ORDINALITY
-      AS i (pool_id, x_id, cap, app_id, caller_id, a_key, b_key, key_hash, key_token, ord)
+    FROM unnest(p_pool, p_x, p_cap, p_app, p_caller, p_a, p_b, p_key_hash, p_key_token, p_lines_seen, p_seen_by_a)
+      WITH ORDINALITY
+      AS i (pool_id, x_id, cap, app_id, caller_id, a_key, b_key, key_hash, key_token, lines_seen, seen_by_a, ord)
   ),
   wanted AS MATERIALIZED (
     SELECT j.pool_id::bigint * 100000 + j.x_id AS x_key, max(j.cap) AS cap, floor(random() * max(j.cap))::integer AS start,
@@ -124,10 +138,12 @@ BEGIN
     -- Membership is tested in the form (… IN (SELECT …)) IS TRUE, which is one hash table and not a join of lists.
     WITH item AS MATERIALIZED (
       SELECT i.* FROM unnest(p_pool, p_x, p_app, p_caller, p_line, p_binding, p_a, p_b, p_a_sealed, p_b_sealed,
-                             p_direction, p_ttl, p_order, p_user_data, p_metadata, p_key_hash, p_key_token, seats)
+                             p_direction, p_options, p_joinable, p_line_ttl, p_ttl, p_chosen, p_order, p_user_data,
+                             p_metadata, p_key_hash, p_key_token, seats)
         WITH ORDINALITY
         AS i (pool_id, x_id, app_id, caller_id, line_id, binding_id, a_key, b_key, a_sealed, b_sealed,
-              direction, ttl_s, order_id, user_data, metadata, key_hash, key_token, seat, ord)
+              direction, options, joinable, line_ttl_s, ttl_s, chosen, order_id, user_data,
+              metadata, key_hash, key_token, seat, ord)
       WHERE i.seat IS NOT NULL
     ),
     keyed AS (
@@ -138,10 +154,13 @@ BEGIN
       RETURNING i.ord
     ),
     new_line AS (
-      INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key, sweep_at,
-                        a_sealed, b_sealed)
-      SELECT i.pool_id, i.line_id, i.app_id, i.x_id, i.seat, 'pending', i.direction, 1, i.ttl_s, i.a_key, i.b_key,
-             CASE WHEN i.ttl_s > 0 THEN v_now + i.ttl_s * interval '1 second' END, i.a_sealed, i.b_sealed
+      INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, joinable, a_key, b_key, sweep_at,
+                        a_sealed, b_sealed, options)
+      SELECT i.pool_id, i.line_id, i.app_id, i.x_id, i.seat, 'pending', i.direction, 1, i.line_ttl_s, i.joinable,
+             i.a_key, i.b_key, CASE
+               WHEN i.line_ttl_s = i.ttl_s AND i.ttl_s > 0 THEN v_now + i.ttl_s * interval '1 second'
+               WHEN i.line_ttl_s > 0 THEN v_now + i.line_ttl_s * interval '1 second' - renewal_margin(i.line_ttl_s) END,
+             i.a_sealed, i.b_sealed, i.options
       FROM item AS i
       WHERE i.key_hash IS NULL OR i.ord IN (SELECT k.ord FROM keyed AS k)
       ORDER BY i.pool_id, i.x_id, i.seat
@@ -162,9 +181,10 @@ BEGIN
       RETURNING slot.line_id
     ),
     new_binding AS (
-      INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, order_id, user_data, metadata)
-      SELECT i.pool_id, i.binding_id, i.app_id, i.caller_id, i.line_id, 'pending', i.ttl_s, v_now, i.order_id, i.user_data,
-             i.metadata::jsonb
+      INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, chosen, order_id, user_data,
+                           metadata)
+      SELECT i.pool_id, i.binding_id, i.app_id, i.caller_id, i.line_id, 'pending', i.ttl_s, v_now, i.chosen, i.order_id,
+             i.user_data, i.metadata::jsonb
       FROM item AS i WHERE (i.line_id IN (SELECT n.id FROM new_line AS n)) IS TRUE
     ),
     new_call AS (
@@ -200,12 +220,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION reserve IS
-  'Claims X for a batch. Per item: won; busy (a party or seat is being claimed elsewhere: try again); barred (a party may not have this X); full (no seat); closed (X or pool not open); superseded (the idempotency key belongs to a twin). A loser leaves nothing behind.';
+  'Claims X for a batch. Per item: won; busy (a party or seat is being claimed elsewhere, or the pair has got a line since: try again); barred (a party may not have this X); full (no seat); closed (X or pool not open); superseded (the idempotency key belongs to a twin). A loser leaves nothing behind.';
 
 CREATE FUNCTION rechoose(
   p_mode text, p_lease interval, p_pool integer, p_old_line uuid, p_no smallint, p_token integer, p_bar interval,
   p_outcome text, p_http smallint, p_code text,
-  p_x integer, p_cap integer, p_line uuid, p_a_sealed bytea, p_b_sealed bytea
+  p_x integer, p_cap integer, p_line uuid, p_a_sealed bytea, p_b_sealed bytea, p_chosen text
 ) RETURNS text
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -226,25 +246,29 @@ BEGIN
   UPDATE slot AS s SET until = greatest(broker_now() + p_bar, s.rests_until), counterpart_key = s.party_key
   FROM (VALUES (old.a_key), (old.b_key)) AS v (party_key)
   WHERE s.pool_id = p_pool AND s.party_key = v.party_key AND s.x_id = old.x_id AND s.line_id = p_old_line;
-  SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line FOR UPDATE;
-  IF bound.state = 'releasing' THEN
-    UPDATE binding AS b SET state = 'released', reason = coalesce(b.reason, 'released'), ended_at = broker_now()
-    WHERE b.pool_id = p_pool AND b.id = bound.id;
+  UPDATE binding AS b SET state = 'released', reason = coalesce(b.reason, 'released'), ended_at = broker_now()
+  WHERE b.line_id = p_old_line AND b.state = 'releasing';
+  SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line AND b.state = 'pending' ORDER BY b.id LIMIT 1 FOR UPDATE;
+  IF NOT FOUND THEN
     RETURN 'released';
   END IF;
-  -- The binding keeps its id and its row; reserve() inserts one, so the old one makes room and hands over its fields.
+  -- A binding keeps its id and its row; reserve() inserts one, so the first makes room and hands over its fields.
   DELETE FROM binding AS b WHERE b.pool_id = p_pool AND b.id = bound.id;
   SELECT r.outcome INTO result FROM reserve(
     p_mode, p_lease, ARRAY[p_pool], ARRAY[p_x], ARRAY[p_cap], ARRAY[old.app_id], ARRAY[bound.caller_id],
     ARRAY[p_line], ARRAY[bound.id], ARRAY[old.a_key], ARRAY[old.b_key], ARRAY[p_a_sealed], ARRAY[p_b_sealed],
-    ARRAY[old.direction], ARRAY[old.ttl_s], ARRAY[bound.order_id], ARRAY[bound.user_data], ARRAY[bound.metadata::text],
-    ARRAY[NULL::bytea], ARRAY[NULL::integer]) AS r;
+    ARRAY[old.direction], ARRAY[old.options], ARRAY[old.joinable], ARRAY[old.ttl_s], ARRAY[bound.ttl_s], ARRAY[p_chosen],
+    ARRAY[bound.order_id], ARRAY[bound.user_data], ARRAY[bound.metadata::text], ARRAY[NULL::bytea], ARRAY[NULL::integer],
+    ARRAY[NULL::integer], ARRAY[NULL::boolean]) AS r;
   IF result <> 'won' THEN
     RAISE EXCEPTION 'X not available: %', result USING ERRCODE = 'BB002', DETAIL = result;
   END IF;
-  UPDATE binding AS b SET created_at = bound.created_at WHERE b.pool_id = p_pool AND b.id = bound.id;
+  UPDATE binding AS b SET created_at = bound.created_at, version = bound.version
+  WHERE b.pool_id = p_pool AND b.id = bound.id;
+  -- Who shares the line moves along.
+  UPDATE binding AS b SET line_id = p_line, chosen = p_chosen WHERE b.line_id = p_old_line AND b.state = 'pending';
   RETURN 'won';
 END
 $$;
 COMMENT ON FUNCTION rechoose IS
-  'Gives a pending binding another X after its bind was refused for this one: settles the old call, ends the old line, bars its X for both parties for p_bar, reserves anew. All or nothing (BB002: that X is not available either); superseded: the caller no longer owns the call.';
+  'Gives the pending bindings of a line another X after its bind was refused for this one: settles the old call, ends the old line, bars its X for both parties for p_bar, reserves anew. All or nothing (BB002: that X is not available either); superseded: the caller no longer owns the call.';

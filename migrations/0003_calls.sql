@@ -7,7 +7,8 @@
 CREATE FUNCTION claim_calls(p_limit integer, p_lease interval)
 RETURNS TABLE (pool_id integer, line_id uuid, no smallint, token integer, attempt smallint, op text, app_id integer,
                x_id integer, number text, direction text, ttl_s integer, a_key bigint, b_key bigint,
-               a_sealed bytea, b_sealed bytea, subscription_id text, line_state text, created_at timestamptz)
+               a_sealed bytea, b_sealed bytea, options text, subscription_id text, line_state text, wanted text,
+               created_at timestamptz)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -28,7 +29,7 @@ BEGIN
     RETURNING c.*
   )
   SELECT c.pool_id, c.line_id, c.no, c.token, c.attempt, c.op, c.app_id, l.x_id, x.number, l.direction, l.ttl_s,
-         l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id, l.state, c.created_at
+         l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.options, l.subscription_id, l.state, c.wanted::text, c.created_at
   FROM claimed AS c
   JOIN line AS l ON l.pool_id = c.pool_id AND l.id = c.line_id
   JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id;
@@ -58,7 +59,7 @@ COMMENT ON FUNCTION extend_calls IS
 
 CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
                              p_subscription text[], p_lease interval)
-RETURNS TABLE (ord integer, line_state text, confirmed_at timestamptz, expires_at timestamptz)
+RETURNS TABLE (ord integer, line_state text, confirmed_at timestamptz)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -82,10 +83,11 @@ BEGIN
         state = CASE WHEN l.state = 'pending' THEN 'active' ELSE l.state END,
         calls = CASE WHEN l.state = 'pending' THEN l.calls ELSE l.calls + 1 END
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.app_id, l.state, l.calls, l.confirmed_at, l.expires_at
+    RETURNING call.ord, l.pool_id, l.id, l.app_id, l.state, l.calls, l.confirmed_at
   ),
   live AS (
-    UPDATE binding AS b SET state = 'active', expires_at = bound.expires_at
+    UPDATE binding AS b
+    SET state = 'active', expires_at = CASE WHEN b.ttl_s > 0 THEN v_now + b.ttl_s * interval '1 second' END
     FROM bound WHERE b.line_id = bound.id AND bound.state = 'active' AND b.state = 'pending'
   ),
   undo AS (
@@ -93,7 +95,7 @@ BEGIN
     SELECT bound.pool_id, bound.id, bound.calls, bound.app_id, 'unbind', clock_timestamp() + p_lease, v_now
     FROM bound WHERE bound.state = 'releasing'
   )
-  SELECT bound.ord::integer, bound.state, bound.confirmed_at, bound.expires_at FROM bound;
+  SELECT bound.ord::integer, bound.state, bound.confirmed_at FROM bound;
 END
 $$;
 COMMENT ON FUNCTION settle_bound IS
@@ -120,15 +122,18 @@ BEGIN
   ended AS (
     -- A bind that is refused after its release was asked for ends as released: nothing was ever bound.
     UPDATE line AS l
-    SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL
+    SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL,
+        changing = false
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.state, call.reason, call.rest_s, call.end_state
+    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.third_key, l.state, call.reason, call.rest_s,
+              call.end_state
   ),
-  -- Both parties as rows before the slots are touched: else a planner that believes the slots to be few looks them up by
+  -- The parties as rows before the slots are touched: else a planner that believes the slots to be few looks them up by
   -- pool alone and filters.
   party AS MATERIALIZED (
     SELECT e.pool_id, e.id, e.x_id, e.rest_s, e.end_state, v.party_key
-    FROM ended AS e CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key)) AS v (party_key)
+    FROM ended AS e CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key), (e.third_key)) AS v (party_key)
+    WHERE v.party_key IS NOT NULL
   ),
   rested AS (
     -- An X that the platform refused is barred with everybody, so with oneself as counterpart: the same pair must not
@@ -150,7 +155,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION settle_ended IS
-  'The platform certainly does not hold these lines: ends line and bindings, and lets both parties rest on the X for p_rest_s seconds.';
+  'The platform certainly does not hold these lines: ends line and bindings, and lets the parties rest on the X for p_rest_s seconds.';
 
 CREATE FUNCTION release_bindings(p_pool integer[], p_binding uuid[], p_app integer[], p_reason text, p_lease interval)
 RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, number text, subscription_id text)
@@ -160,6 +165,15 @@ AS $$
 DECLARE
   v_now CONSTANT timestamptz := broker_now();
 BEGIN
+  -- The lines first, so that of two who release the last two bindings of a line one is second and ends it. Line before
+  -- binding, as the settling statements do: they must not wait for each other in a circle.
+  PERFORM FROM (
+    SELECT DISTINCT b.pool_id, b.line_id
+    FROM unnest(p_pool, p_binding) AS i (pool_id, id)
+    JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
+    WHERE b.state IN ('pending', 'active')
+  ) AS i JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.line_id
+  ORDER BY l.pool_id, l.id FOR UPDATE OF l;
   RETURN QUERY
   WITH asked AS MATERIALIZED (
     SELECT i.ord, b.pool_id, b.id, b.line_id
@@ -167,31 +181,40 @@ BEGIN
     JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
     WHERE b.app_id = i.app_id AND b.state IN ('pending', 'active')
   ),
+  wanted AS MATERIALIZED (
+    SELECT a.pool_id, a.line_id, min(a.ord) AS ord, count(DISTINCT a.id) = (
+        SELECT count(*) FROM binding AS o WHERE o.line_id = a.line_id AND o.state IN ('pending', 'active')) AS last
+    FROM asked AS a GROUP BY a.pool_id, a.line_id
+  ),
   ending AS (
-    -- Line before binding, as the settling statements do: they must not wait for each other in a circle.
     UPDATE line AS l
-    SET state = 'releasing', sweep_at = NULL,
-        calls = CASE WHEN l.confirmed_at IS NULL THEN l.calls ELSE l.calls + 1 END
-    FROM asked WHERE l.pool_id = asked.pool_id AND l.id = asked.line_id AND l.state IN ('pending', 'active')
-    RETURNING asked.ord, asked.id AS binding_id, l.pool_id, l.id, l.app_id, l.calls, l.confirmed_at, l.x_id,
-              l.subscription_id
+    SET state = CASE WHEN w.last THEN 'releasing' ELSE l.state END,
+        sweep_at = CASE WHEN w.last THEN NULL ELSE l.sweep_at END,
+        calls = CASE WHEN NOT w.last OR l.confirmed_at IS NULL OR l.changing THEN l.calls ELSE l.calls + 1 END
+    FROM wanted AS w WHERE l.pool_id = w.pool_id AND l.id = w.line_id AND l.state IN ('pending', 'active')
+    RETURNING w.ord, w.last, l.pool_id, l.id, l.app_id, l.calls, l.confirmed_at, l.changing, l.x_id, l.subscription_id
   ),
   marked AS (
-    UPDATE binding AS b SET state = 'releasing', reason = p_reason
-    FROM ending WHERE b.pool_id = ending.pool_id AND b.id = ending.binding_id AND b.state IN ('pending', 'active')
+    UPDATE binding AS b
+    SET state = CASE WHEN e.last THEN 'releasing' ELSE 'released' END, reason = p_reason,
+        ended_at = CASE WHEN e.last THEN b.ended_at ELSE v_now END
+    FROM ending AS e, asked AS a
+    WHERE a.line_id = e.id AND b.pool_id = a.pool_id AND b.id = a.id AND b.state IN ('pending', 'active')
   ),
   call AS (
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
     SELECT e.pool_id, e.id, e.calls, e.app_id, 'unbind', clock_timestamp() + p_lease, v_now
-    FROM ending AS e WHERE e.confirmed_at IS NOT NULL
+    FROM ending AS e WHERE e.last AND e.confirmed_at IS NOT NULL AND NOT e.changing
   )
-  SELECT e.ord::integer, e.id, e.calls, CASE WHEN e.confirmed_at IS NULL THEN 'pending' ELSE 'active' END,
-         x.number, e.subscription_id
-  FROM ending AS e JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id;
+  SELECT a.ord::integer, e.id, e.calls, CASE
+           WHEN NOT e.last THEN 'shared'
+           WHEN a.ord = e.ord AND e.confirmed_at IS NOT NULL AND NOT e.changing THEN 'active'
+           ELSE 'pending' END, x.number, e.subscription_id
+  FROM asked AS a JOIN ending AS e ON e.id = a.line_id JOIN x_number AS x ON x.pool_id = e.pool_id AND x.x_id = e.x_id;
 END
 $$;
 COMMENT ON FUNCTION release_bindings IS
-  'Begins the release. Returned with line_state active: an unbind call (no, token 1) is ours to send. With pending: the bind is still under way, its settling sends the unbind. Not returned: nothing to release.';
+  'Begins the release. line_state active: an unbind call (no, token 1) is ours to send. pending: another call is still under way, its settling sends the unbind (or another item of this batch has it). shared: the line lives on with other bindings, this one has ended. Not returned: nothing to release.';
 
 CREATE FUNCTION end_unbound(p_pool integer, p_line uuid, p_no smallint, p_token integer) RETURNS boolean
 LANGUAGE plpgsql
@@ -212,38 +235,78 @@ COMMENT ON FUNCTION end_unbound IS
   'The platform holds nothing of a line that is being released, so its bindings are released now. The line keeps its X until a bind that was sent can no longer come late. False: the call is not ours any more.';
 
 CREATE FUNCTION sweep_lines(p_limit integer, p_grace interval)
-RETURNS TABLE (expired bigint, withdrawn bigint)
+RETURNS TABLE (expired bigint, withdrawn bigint, renewed bigint)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  v_now CONSTANT timestamptz := broker_now();
+  v_now timestamptz;
+  v_pool integer[];
+  v_line uuid[];
 BEGIN
-  RETURN QUERY
   WITH due AS MATERIALIZED (
-    SELECT l.pool_id, l.id, l.state, l.expires_at, l.confirmed_at, l.ttl_s
-    FROM line AS l WHERE l.sweep_at <= v_now
+    SELECT l.pool_id, l.id FROM line AS l WHERE l.sweep_at <= broker_now()
     ORDER BY l.sweep_at LIMIT p_limit FOR UPDATE OF l SKIP LOCKED
+  )
+  SELECT array_agg(due.pool_id), array_agg(due.id) INTO v_pool, v_line FROM due;
+  IF v_pool IS NULL THEN
+    RETURN QUERY SELECT 0::bigint, 0::bigint, 0::bigint;
+    RETURN;
+  END IF;
+  -- A new statement: it sees the bindings that were committed before the lines were ours.
+  v_now := broker_now();
+  RETURN QUERY
+  WITH held AS MATERIALIZED (
+    SELECT l.pool_id, l.id, l.state, l.changing, l.expires_at, l.ttl_s, e.ends, e.last_end
+    FROM unnest(v_pool, v_line) AS i (pool_id, id)
+    JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.id
+    -- Ends of the bindings that are not over yet: the earliest, and the latest.
+    CROSS JOIN LATERAL (
+      SELECT min(v.ends) FILTER (WHERE v.ends > v_now) AS ends, max(v.ends) FILTER (WHERE v.ends > v_now) AS last_end
+      FROM (
+        SELECT CASE
+            WHEN b.ttl_s = 0 THEN 'infinity'
+            WHEN b.state = 'pending' THEN b.created_at + b.ttl_s * interval '1 second'
+            ELSE b.expires_at + p_grace END AS ends
+        FROM binding AS b WHERE b.line_id = l.id AND b.state IN ('pending', 'active')
+      ) AS v
+    ) AS e
   ),
-  ended AS (
-    UPDATE line AS l SET state = 'released', seat = NULL, sweep_at = NULL
-    FROM due
-    WHERE l.pool_id = due.pool_id AND l.id = due.id AND due.state = 'active' AND due.expires_at + p_grace <= v_now
-    RETURNING l.pool_id, l.id, l.app_id, l.x_id, l.a_key, l.b_key
+  planned AS MATERIALIZED (
+    SELECT h.*, CASE
+      WHEN h.state NOT IN ('pending', 'active') THEN 'over'
+      WHEN h.ends IS NULL AND h.state = 'pending' THEN 'withdraw'
+      WHEN h.changing THEN 'wait'
+      -- A moment more is not worth a call.
+      WHEN h.ends IS NULL AND h.expires_at + p_grace > v_now AND h.expires_at < v_now + interval '10 seconds' THEN 'wait'
+      WHEN h.ends IS NULL AND h.expires_at + p_grace <= v_now THEN 'end'
+      WHEN h.ends IS NULL THEN 'unbind'
+      WHEN h.state = 'active' AND h.expires_at + p_grace < h.last_end AND h.expires_at - renewal_margin(h.ttl_s) <= v_now THEN 'renew'
+      ELSE 'keep' END AS step
+    FROM held AS h
   ),
-  -- Confirmed later than reserved: look again when it has really ended. Never bound within its whole life: withdraw.
-  later AS (
+  turned AS (
     UPDATE line AS l
-    SET sweep_at = CASE WHEN due.state = 'active' THEN due.expires_at + p_grace END,
-        state = CASE WHEN due.state = 'pending' THEN 'releasing' ELSE l.state END
-    FROM due
-    WHERE l.pool_id = due.pool_id AND l.id = due.id
-      AND NOT (due.state = 'active' AND due.expires_at + p_grace <= v_now)
-    RETURNING l.pool_id, l.id, l.state
+    SET state = CASE p.step WHEN 'end' THEN 'released' WHEN 'withdraw' THEN 'releasing' WHEN 'unbind' THEN 'releasing' ELSE l.state END,
+        seat = CASE WHEN p.step = 'end' THEN NULL ELSE l.seat END,
+        calls = CASE WHEN p.step IN ('unbind', 'renew') THEN l.calls + 1 ELSE l.calls END,
+        changing = l.changing OR p.step = 'renew',
+        sweep_at = CASE p.step
+          WHEN 'keep' THEN nullif(least(
+            p.ends,
+            CASE WHEN l.state = 'pending' AND l.ttl_s > 0 THEN v_now + interval '10 seconds'
+                 WHEN l.expires_at + p_grace < p.last_end THEN l.expires_at - renewal_margin(l.ttl_s) END), 'infinity')
+          WHEN 'renew' THEN v_now + interval '10 seconds'
+          WHEN 'wait' THEN least(v_now + interval '5 seconds', greatest(l.expires_at + p_grace, v_now + interval '1 second'))
+          END
+    FROM planned AS p WHERE l.pool_id = p.pool_id AND l.id = p.id
+    RETURNING p.step, p.last_end, l.pool_id, l.id, l.app_id, l.x_id, l.a_key, l.b_key, l.third_key, l.calls, l.ttl_s
   ),
   party AS MATERIALIZED (
-    SELECT e.pool_id, e.id, e.x_id, app.quarantine_s * interval '1 second' AS rest, v.party_key
-    FROM ended AS e JOIN app ON app.id = e.app_id CROSS JOIN LATERAL (VALUES (e.a_key), (e.b_key)) AS v (party_key)
+    SELECT t.pool_id, t.id, t.x_id, app.quarantine_s * interval '1 second' AS rest, v.party_key
+    FROM turned AS t JOIN app ON app.id = t.app_id
+    CROSS JOIN LATERAL (VALUES (t.a_key), (t.b_key), (t.third_key)) AS v (party_key)
+    WHERE t.step = 'end' AND v.party_key IS NOT NULL
   ),
   rested AS (
     UPDATE slot AS s SET until = greatest(v_now + p.rest, s.rests_until)
@@ -251,19 +314,32 @@ BEGIN
     WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
   ),
   over AS (
-    UPDATE binding AS b SET state = 'released', reason = 'expired', ended_at = v_now
-    FROM ended
-    WHERE b.line_id = ended.id AND b.state IN ('pending', 'active')
+    -- Ended, or about to be, or left behind by others that go on with the line.
+    UPDATE binding AS b
+    SET state = CASE WHEN t.step IN ('unbind', 'withdraw') THEN 'releasing' ELSE 'released' END,
+        reason = CASE WHEN b.state = 'pending' THEN 'withdrawn' ELSE 'expired' END,
+        ended_at = CASE WHEN t.step IN ('unbind', 'withdraw') THEN b.ended_at ELSE v_now END
+    FROM turned AS t
+    WHERE b.line_id = t.id AND t.step IN ('end', 'unbind', 'withdraw', 'keep', 'renew') AND b.state IN ('pending', 'active')
+      AND b.ttl_s > 0 AND v_now >= CASE
+        WHEN b.state = 'pending' THEN b.created_at + b.ttl_s * interval '1 second' ELSE b.expires_at + p_grace END
+    RETURNING b.state, b.reason
   ),
-  withdrawn AS (
-    UPDATE binding AS b SET state = 'releasing', reason = 'withdrawn'
-    FROM later WHERE later.state = 'releasing' AND b.line_id = later.id AND b.state = 'pending'
+  call AS (
+    -- Nobody waits for these: whoever looks for calls without an owner next takes them.
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at, wanted)
+    SELECT t.pool_id, t.id, t.calls, t.app_id, CASE WHEN t.step = 'unbind' THEN 'unbind' ELSE 'modify' END,
+           clock_timestamp(), v_now, CASE WHEN t.step = 'renew' THEN jsonb_build_object('ttl_s', CASE
+             WHEN t.last_end = 'infinity' THEN 0
+             ELSE least(ceil(extract(epoch FROM t.last_end - v_now)), 7776000) END) END
+    FROM turned AS t WHERE t.step IN ('unbind', 'renew')
   )
-  SELECT (SELECT count(*) FROM ended), (SELECT count(*) FROM later WHERE later.state = 'releasing');
+  SELECT (SELECT count(*) FROM over WHERE over.reason = 'expired'), (SELECT count(*) FROM over WHERE over.reason = 'withdrawn'),
+         (SELECT count(*) FROM turned WHERE turned.step = 'renew');
 END
 $$;
 COMMENT ON FUNCTION sweep_lines IS
-  'One slice of lines whose time has come: expired ones end (the platform has ended them by itself), and a bind still pending after its ttl is withdrawn.';
+  'One slice of lines whose time has come: bindings that are over end, and with the last one the line (by an unbind, unless the platform has ended it by itself); a bind still pending after its ttl is withdrawn; what a binding needs longer than the platform was told is renewed.';
 
 CREATE FUNCTION take_slots(p_app integer, p_want integer, p_rate double precision, p_burst integer, p_horizon interval)
 RETURNS TABLE (at_s double precision, every_s double precision, granted integer)

@@ -4,7 +4,8 @@ CREATE FUNCTION show_bindings(p_pool integer[], p_binding uuid[])
 RETURNS TABLE (pool_id integer, id uuid, app_id integer, state text, reason text, ttl_s integer, created_at timestamptz,
                expires_at timestamptz, ended_at timestamptz, order_id text, user_data text, metadata text, line_id uuid,
                x_id integer, number text, direction text, a_key bigint, b_key bigint, a_sealed bytea, b_sealed bytea,
-               subscription_id text)
+               subscription_id text, version integer, flipped boolean, shared boolean, joinable boolean, options text,
+               wanted text, change_failed text)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -12,7 +13,11 @@ BEGIN
   RETURN QUERY
   SELECT b.pool_id, b.id, b.app_id, b.state, b.reason, b.ttl_s, b.created_at, b.expires_at, b.ended_at, b.order_id,
          b.user_data, b.metadata::text, b.line_id, l.x_id, x.number, l.direction, l.a_key, l.b_key, l.a_sealed, l.b_sealed,
-         l.subscription_id
+         l.subscription_id, b.version, b.flipped, b.state IN ('pending', 'active') AND EXISTS (
+           SELECT FROM binding AS o WHERE o.line_id = b.line_id AND o.id <> b.id AND o.state IN ('pending', 'active') OFFSET 0),
+         l.joinable, l.options, CASE WHEN l.changing THEN (
+           SELECT c.wanted::text FROM platform_call AS c WHERE c.pool_id = l.pool_id AND c.line_id = l.id AND c.no = l.calls) END,
+         l.change_failed
   FROM unnest(p_pool, p_binding) AS i (pool_id, id)
   JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
   JOIN line AS l ON l.pool_id = b.pool_id AND l.id = b.line_id

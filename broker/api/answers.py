@@ -12,6 +12,20 @@ Masked = Annotated[str, Field(pattern=_MASKED, description="The phone with all b
 Time = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "pattern": "Z$"})]
 
 
+class Recording(BaseModel):
+    """Calls are recorded."""
+
+    enabled: bool
+    hint_tone: str | None
+
+
+class Tones(BaseModel):
+    """Voice files instead of the ring-back."""
+
+    caller: str | None
+    callee: str | None
+
+
 class Binding(BaseModel):
     """One binding. A member that does not apply is null, never absent."""
 
@@ -40,6 +54,18 @@ class Binding(BaseModel):
     created_at: Time
     ended_at: Time | None
     platform_binding_id: Annotated[str | None, Field(description="The platform's name of it; null until confirmed.")]
+    line: Annotated[str, Field(description="What the platform holds; orders of the same pair may share one.")]
+    shared: Annotated[bool, Field(description="Other live bindings are on the same line.")]
+    recording: Recording | None
+    max_call_minutes: int | None
+    last_minute_tone: str | None
+    sms: bool | None
+    tones: Tones | None
+    pending_change: Annotated[
+        dict[str, Any] | None, Field(description="What a change under way makes of it; until then both hold.")
+    ]
+    change_failed: Annotated[str | None, Field(description="Why the last change was not made; null = it was.")]
+    explanation: Annotated[dict[str, Any], Field(description="Only with explain: why this X.")] = {}
 
 
 class FieldProblem(BaseModel):
@@ -86,6 +112,21 @@ class BatchItem(BaseModel):
     status: int
     binding: Annotated[Binding | None, Field(description="Absent with a problem.")] = None
     problem: Annotated[Problem | None, Field(description="Absent with a binding.")] = None
+
+
+class HandedItem(BaseModel):
+    """One binding's outcome; with `problem` it is as it was."""
+
+    status: int
+    binding: Binding
+    would: Annotated[Literal["change", "rebind"] | None, Field(description="With dry_run: what would be done.")] = None
+    problem: Annotated[Problem | None, Field(description="Why it was not handed over.")] = None
+
+
+class Handed(BaseModel):
+    """The outcomes, those that share a line next to each other."""
+
+    items: list[HandedItem]
 
 
 class Batch(BaseModel):

@@ -19,7 +19,7 @@ from broker.api.bindings import OVER, end, seen
 from broker.api.context import Heard, Reply, Services
 from broker.api.ordering import order_of
 from broker.api.reply import pack, problem_body
-from broker.api.shape import Bound, bound, bound_before, shape
+from broker.api.shape import Bound, bound_before, shape, told
 from broker.domain.ids import parse_public_id
 from broker.errors import Conflict, FieldError, Invalid, NotFound, Problem
 from broker.flows.bind import bind_many
@@ -61,15 +61,17 @@ async def create(_request: web.Request, services: Services, heard: Heard) -> Rep
     )
     for (place, order), result in zip(orders.items(), results, strict=True):
         try:
-            outcomes[place] = result if isinstance(result, BaseException) else bound(order, result, services.registry())
+            outcomes[place] = (
+                result if isinstance(result, BaseException) else await told(order, result, services, heard)
+            )
         except Problem as problem:
             outcomes[place] = problem
     again = [place for place, outcome in outcomes.items() if _worth_repeating(outcome)]
     if asks and again:
         await _forget([(asks[place], states[place].token) for place in again], services)
     heard.notes.update(items=len(items), accepted=sum(isinstance(outcome, Bound) for outcome in outcomes.values()))
-    told = [_bound_item(outcomes[place], heard) for place in range(len(items))]
-    return Reply(200, pack({"items": told}), keep=not again)
+    answered = [_bound_item(outcomes[place], heard) for place in range(len(items))]
+    return Reply(200, pack({"items": answered}), keep=not again)
 
 
 async def batch_release(_request: web.Request, services: Services, heard: Heard) -> Reply:

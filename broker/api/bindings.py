@@ -8,7 +8,7 @@ from broker.api import parse
 from broker.api.context import Heard, Reply, Services
 from broker.api.ordering import order_of
 from broker.api.reply import pack
-from broker.api.shape import Bound, bound, bound_before, shape
+from broker.api.shape import Bound, bound_before, etag, shape, told
 from broker.domain.ids import parse_public_id, public_id
 from broker.errors import NotFound
 from broker.flows.bind import bind
@@ -41,26 +41,27 @@ async def create(_request: web.Request, services: Services, heard: Heard) -> Rep
         wait=not heard.respond_async,
     )
     heard.notes["binding"] = public_id(accepted.pool_id, accepted.binding_id)
-    return _bound(bound(order, accepted, services.registry()))
+    return _bound(await told(order, accepted, services, heard))
 
 
 async def show(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``GET /v1/bindings/{id}``."""
-    binding = await _read(request, services, heard)
-    return Reply(200, pack(shape(binding, services.registry())))
+    binding = await read(request, services, heard)
+    return Reply(200, pack(shape(binding, services.registry())), etag=etag(binding))
 
 
 async def delete(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``DELETE /v1/bindings/{id}``."""
-    binding = await end(await _read(request, services, heard), services, heard)
-    return Reply(200 if binding.state in OVER else 202, pack(shape(binding, services.registry())))
+    binding = await end(await read(request, services, heard), services, heard)
+    status = 200 if binding.state in OVER else 202
+    return Reply(status, pack(shape(binding, services.registry())), etag=etag(binding))
 
 
 async def end(binding: Binding, services: Services, heard: Heard) -> Binding:
     """Release a binding of the caller's app and return it as it is then.
 
     Raises:
-        Unavailable: the release could not begin.
+        Conflict: the release could not begin.
     """
     row = (binding.pool_id, binding.id)
 
@@ -78,7 +79,12 @@ async def end(binding: Binding, services: Services, heard: Heard) -> Binding:
     )
 
 
-async def _read(request: web.Request, services: Services, heard: Heard) -> Binding:
+async def read(request: web.Request, services: Services, heard: Heard) -> Binding:
+    """Return the binding that the path names.
+
+    Raises:
+        NotFound: there is none that the caller may know of.
+    """
     row = parse_public_id(request.match_info["id"])
     binding = seen(await services.show.submit(row) if row is not None else None, heard)
     heard.notes["binding"] = request.match_info["id"]
@@ -97,4 +103,4 @@ def seen(binding: Binding | None, heard: Heard) -> Binding:
 
 
 def _bound(made: Bound) -> Reply:
-    return Reply(made.status, pack(made.body), location=f"/v1/bindings/{made.binding_id}")
+    return Reply(made.status, pack(made.body), location=f"/v1/bindings/{made.binding_id}", etag=made.etag)

@@ -11,6 +11,7 @@ from aiohttp import web
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
+from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault
@@ -46,6 +47,7 @@ class Services:
     live_of_orders: Callable[[int, Sequence[str], int], Awaitable[list[tuple[int, int, UUID]]]]
     find: Callable[[Wanted], Awaitable[Page]]
     pool_figures: PoolFigures
+    changer: Changer
     limits: Limits
     draining: bool = False
 
@@ -80,3 +82,4 @@ class Reply:
     problem: str | None = None
     keep: bool = True
     next_page: str | None = None
+    etag: str | None = None

@@ -53,6 +53,11 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "enum": ["respond-async"]},
         "description": "`respond-async`: answer 202 as soon as it is committed. Other preferences are ignored.",
     },
+    "If-Match": {
+        "in": "header",
+        "schema": {"type": "string", "maxLength": 200, "pattern": "^[!-~ ]*$"},
+        "description": "ETags: change the binding only if it is still one of these (else 412).",
+    },
     "If-None-Match": {
         "in": "header",
         "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
@@ -112,7 +117,10 @@ _HEADERS: dict[str, Json] = {
         "description": "This is the answer that an earlier request with the same Idempotency-Key got.",
     },
     "Link": {"schema": {"type": "string"}, "description": "The next page, if there is one."},
-    "ETag": {"required": True, "schema": {"type": "string"}, "description": "Changes with the content."},
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Changes with the content. Absent from a replay of an earlier answer.",
+    },
     "WWW-Authenticate": {"required": True, "schema": {"type": "string"}, "description": "Bearer."},
 }
 

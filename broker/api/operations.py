@@ -61,12 +61,22 @@ _ACTIVE: dict[str, Any] = {
     "created_at": "2026-11-22T12:00:00.250Z",
     "ended_at": None,
     "platform_binding_id": "9f2b7c1e-…",
+    "line": "019ab3c5e27f7c1d9a04b8f3d2e6170a",
+    "shared": False,
+    "recording": None,
+    "max_call_minutes": None,
+    "last_minute_tone": None,
+    "sms": None,
+    "tones": None,
+    "pending_change": None,
+    "change_failed": None,
 }
 _PENDING = _ACTIVE | {"state": "pending", "x": None, "expires_at": None, "platform_binding_id": None}
 _RELEASED = _ACTIVE | {"state": "released", "reason": "released", "ended_at": "2026-11-22T12:30:00.000Z"}
 _REPLAYED = ("Idempotency-Replayed",)
+_WAITING = ("Idempotency-Key", "Request-Timeout", "Prefer")
 _NEXT = ("showBinding", "releaseBinding")
-_PLACE = ("Location", "Idempotency-Replayed")
+_PLACE = ("Location", "ETag", "Idempotency-Replayed")
 
 CREATE = Operation(
     id="createBinding",
@@ -92,8 +102,56 @@ SHOW = Operation(
     summary="Show a binding",
     description="Its state now. Another app's binding is answered like one that does not exist.",
     parameters=("Request-Timeout",),
-    answers={200: Answer("The binding.", answers.Binding, (), _ACTIVE)},
+    answers={200: Answer("The binding.", answers.Binding, ("ETag",), _ACTIVE)},
     problems=(404,),
+)
+CHANGE = Operation(
+    id="changeBinding",
+    tag="bindings",
+    summary="Change a binding that lives",
+    description=(
+        "A merge patch: what is absent stays. `ttl_s` counts anew from now; it, `user_data` and `metadata` take effect"
+        " at once. The rest is changed at the platform: 200 when it has confirmed, 202 with `pending_change` before;"
+        " until then the old and the new party both hold the X. Only one of `a` and `b` can be replaced. Where the X or"
+        " the line cannot take the change, it is refused (409 `party_barred`, `line_shared`, `not_modifiable`), or with"
+        " `on_conflict: rebind` the binding gets another X: `x` is then a new number. Options of a shared line change"
+        " for all its orders."
+    ),
+    request=parse.ChangeRequest,
+    example={"b": "+8613900000003", "ttl_s": 3600},
+    parameters=("Idempotency-Key", "If-Match", "Request-Timeout", "Prefer"),
+    answers={
+        200: Answer("It is so.", answers.Binding, ("ETag", "Idempotency-Replayed"), _ACTIVE),
+        202: Answer(
+            "Begun, not yet confirmed.",
+            answers.Binding,
+            ("ETag", "Idempotency-Replayed"),
+            _ACTIVE | {"pending_change": {"b": "+86*******0003"}},
+        ),
+    },
+    problems=(404, 409, 412, 502),
+)
+HAND_OVER = Operation(
+    id="handOver",
+    tag="bindings",
+    summary="Hand a courier's live bindings over to another",
+    description=(
+        "Replaces the phone `from` by `to` in every live binding of the app, at most 1,000, each with its own outcome."
+        " With `dry_run` nothing is changed, and `would` says what were done. Where `to` may not have an X now, the"
+        " binding stays as it is (`party_barred`), or gets another X with `on_conflict: rebind`."
+    ),
+    request=parse.HandOverRequest,
+    example={"from": "+8613900000001", "to": "+8613900000009", "dry_run": True},
+    parameters=_WAITING,
+    answers={
+        200: Answer(
+            "The outcomes.",
+            answers.Handed,
+            _REPLAYED,
+            {"items": [{"status": 200, "would": "change", "binding": _ACTIVE}]},
+        ),
+    },
+    problems=(409,),
 )
 DELETE = Operation(
     id="releaseBinding",
@@ -111,7 +169,6 @@ DELETE = Operation(
     problems=(404, 409),
 )
 
-_WAITING = ("Idempotency-Key", "Request-Timeout", "Prefer")
 _FILTERS = ("order_id", "x", "state", "limit", "cursor")
 _UNKNOWN: dict[str, Any] = {
     "type": "/problems#binding_not_found",

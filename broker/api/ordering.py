@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
 from broker.api import parse
 from broker.api.context import Services
 from broker.domain.choice import Policy
+from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
 from broker.flows.order import BindOrder
@@ -35,12 +38,12 @@ def order_of(
     parties: dict[str, PhoneNumber | None] = {"/a": asked.a, "/b": asked.b}  # None: it is among the errors
     if parties["/a"] is not None and parties["/a"] == parties["/b"]:
         errors.append(FieldError("/b", "must differ from a"))
-    errors.extend(
-        FieldError(pointer, "is one of our X numbers; a party must be a real phone")
-        for pointer, party in parties.items()
-        if party is not None and party.reveal() in registry.our_numbers
-    )
+    errors.extend(party_errors(parties, registry))
     pools = _pools(asked, app, registry, errors)
+    ttl_s = app.default_ttl_s if asked.ttl_s is None else asked.ttl_s
+    options = options_of(asked)
+    errors.extend(options_errors(options, app))
+    errors.extend(ttl_errors(ttl_s, app))
     if errors:
         raise Invalid("Some fields are wrong; see errors.", errors=tuple(errors))
     if not pools:
@@ -53,15 +56,56 @@ def order_of(
         a_key=services.vault.party_key(asked.a.reveal()),
         b_key=services.vault.party_key(asked.b.reveal()),
         pools=pools,
-        ttl_s=app.default_ttl_s if asked.ttl_s is None else asked.ttl_s,
+        ttl_s=ttl_s,
         direction=asked.direction,
         policy=app.policy if asked.policy is None else Policy(asked.policy),
+        options=options,
+        share=asked.share,
+        explain=asked.explain,
         order_id=asked.order_id,
         user_data=asked.user_data,
         metadata=orjson.dumps(asked.metadata).decode() if asked.metadata is not None else None,
         key_hash=key_hash,
         key_token=key_token,
     )
+
+
+def party_errors(parties: Mapping[str, PhoneNumber | None], registry: Registry) -> list[FieldError]:
+    """Return which of the parties, by pointer, cannot be one."""
+    return [
+        FieldError(pointer, "is one of our X numbers; a party must be a real phone")
+        for pointer, party in parties.items()
+        if party is not None and party.reveal() in registry.our_numbers
+    ]
+
+
+def ttl_errors(ttl_s: int, app: App) -> list[FieldError]:
+    """Return whether the app's bindings may not last that long."""
+    return []
+
+
+def options_of(asked: parse.BindRequest) -> CallOptions:
+    """Return the options asked for; what is the platform's default anyway is as if not asked for."""
+    recording, tones = asked.recording, asked.tones
+    return CallOptions(
+        recording=True if recording is not None and recording.enabled else None,
+        hint_tone=recording.hint_tone if recording is not None else None,
+        max_call_minutes=asked.max_call_minutes or None,
+        last_minute_tone=asked.last_minute_tone,
+        sms=asked.sms,
+        caller_tone=tones.caller if tones is not None else None,
+        callee_tone=tones.callee if tones is not None else None,
+    )
+
+
+def options_errors(options: CallOptions, app: App) -> list[FieldError]:
+    """Return what is wrong with the options of an order or a change of the app's."""
+    errors = []
+    if options.hint_tone is not None and not options.recording:
+        errors.append(FieldError("/recording/hint_tone", "goes with enabled: true"))
+    if options.last_minute_tone is not None and not options.max_call_minutes:
+        errors.append(FieldError("/last_minute_tone", "goes with max_call_minutes"))
+    return errors
 
 
 def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[FieldError]) -> tuple[Pool, ...]:

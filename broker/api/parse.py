@@ -31,7 +31,8 @@ from broker.log import scrubbed
 #: A body that takes longer than this to arrive is not waited for.
 BODY_S = 10.0
 _METADATA_BYTES = 2048
-_LONGEST_TTL_S = 7_776_000
+_LONGEST_TTL_S = 31_536_000
+_LONGEST_CALL_MIN = 1440
 _SHORTEST_TTL_S = 60
 _BATCH_ITEMS = 1000
 _TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
@@ -101,6 +102,29 @@ PoolName = Annotated[str, Field(min_length=1, max_length=63)]
 AreaCode = Annotated[str, Field(min_length=3, max_length=4)]
 
 
+ToneName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
+CallMinutes = Annotated[int, Field(ge=0, le=_LONGEST_CALL_MIN)]
+UserData = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_storable)]
+
+
+class Recording(BaseModel):
+    """Whether calls are recorded, and the voice file that tells so before."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    enabled: bool
+    hint_tone: ToneName | None = None
+
+
+class Tones(BaseModel):
+    """Voice files instead of the ring-back: for A who dials X, for B who dials X."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    caller: ToneName | None = None
+    callee: ToneName | None = None
+
+
 class BindRequest(BaseModel):
     """Body of ``POST /v1/bindings``."""
 
@@ -115,9 +139,15 @@ class BindRequest(BaseModel):
     direction: Literal["both", "a_to_b", "b_to_a"] = "both"
     policy: Literal["pack", "sticky", "avoid_sticky", "spread"] | None = None
     order_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)] | None = None
-    user_data: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_storable)] | None = None
+    user_data: UserData | None = None
     metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = None
+    recording: Recording | None = None
+    max_call_minutes: CallMinutes | None = None
+    last_minute_tone: ToneName | None = None
+    sms: bool | None = None
+    tones: Tones | None = None
     share: bool = True
+    explain: bool = False
 
 
 _BIND = TypeAdapter(BindRequest)
@@ -187,6 +217,45 @@ class BatchReleaseRequest(BaseModel):
     _either = model_validator(mode="before")(_one_of_two)
 
 
+class RecordingPatch(BaseModel):
+    """What changes of the recording; absent = unchanged, null = no tone."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    enabled: bool | None = None
+    hint_tone: ToneName | None = None
+
+
+class ChangeRequest(BaseModel):
+    """Body of ``PATCH /v1/bindings/{id}``, a merge patch: absent = unchanged, null = as if never asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    a: Phone | None = None
+    b: Phone | None = None
+    ttl_s: Ttl | None = None
+    direction: Literal["both", "a_to_b", "b_to_a"] | None = None
+    recording: RecordingPatch | None = None
+    max_call_minutes: CallMinutes | None = None
+    last_minute_tone: ToneName | None = None
+    sms: bool | None = None
+    tones: Tones | None = None
+    user_data: UserData | None = None
+    metadata: dict[str, Any] | None = None
+    on_conflict: Literal["refuse", "rebind"] = "refuse"
+
+
+class HandOverRequest(BaseModel):
+    """Body of ``POST /v1/bindings:hand-over``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    from_: Annotated[Phone, Field(alias="from")]
+    to: Phone
+    dry_run: bool = False
+    on_conflict: Literal["refuse", "rebind"] = "refuse"
+
+
 class ListRequest(BaseModel):
     """Filters of ``GET /v1/bindings``."""
 
@@ -230,6 +299,42 @@ def checked(model: type[M], value: Any) -> M:
         details = error.errors(include_url=False, include_context=False, include_input=False)
     errors = tuple(FieldError(_pointer(detail["loc"]), _words(detail)) for detail in details)
     raise Invalid("Some fields are wrong; see errors.", errors=errors)
+
+
+def merged_metadata(stored: str | None, patch: dict[str, Any] | None) -> str | None:
+    """Return metadata after a merge patch (RFC 7396), as JSON.
+
+    Raises:
+        Invalid: the result may not be stored.
+    """
+    if patch is None:
+        return None
+    merged = _merged(orjson.loads(stored) if stored is not None else {}, patch)
+    try:
+        _metadata(merged)
+    except ValueError as error:
+        raise Invalid("Some fields are wrong; see errors.", errors=(FieldError("/metadata", str(error)),)) from None
+    return orjson.dumps(merged).decode()
+
+
+def _merged(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    result = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict):
+            inner = result.get(name)
+            result[name] = _merged(inner if isinstance(inner, dict) else {}, value)
+        else:
+            result[name] = value
+    return result
+
+
+def if_match(request: web.Request) -> frozenset[str] | None:
+    """Return the entity tags of ``If-Match``; None = no condition."""
+    text = ",".join(request.headers.getall("If-Match", []))
+    tags = frozenset(tag.strip() for tag in text.split(",") if tag.strip())
+    return None if not tags or "*" in tags else tags
 
 
 def list_query(request: web.Request) -> ListRequest:

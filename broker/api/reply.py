@@ -12,6 +12,8 @@ from broker.errors import Problem
 
 #: Where `type` URIs point: served by us, one page for all codes.
 _TYPES = "/problems#"
+#: Conflicts that are over in a moment.
+_PASSING = frozenset({"idempotency_in_progress", "change_in_progress"})
 
 
 def pack(value: Any) -> bytes:
@@ -32,7 +34,7 @@ def problem_reply(problem: Problem, request_id: str, *, keep: bool = True) -> Re
 
 def kept(problem: Problem) -> bool:
     """Tell whether repeats with the same Idempotency-Key are to get this problem again."""
-    return problem.status in {409, 422} and problem.code != "idempotency_in_progress"
+    return problem.status in {409, 422} and problem.code not in _PASSING
 
 
 def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -55,6 +57,8 @@ def to_http(reply: Reply, request_id: str) -> web.Response:
     headers = {"X-Request-Id": request_id}
     if reply.location is not None:
         headers["Location"] = reply.location
+    if reply.etag is not None:
+        headers["ETag"] = reply.etag
     if reply.next_page is not None:
         headers["Link"] = f'<{reply.next_page}>; rel="next"'
     if reply.replayed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -13,6 +13,7 @@ import orjson
 from broker.api.context import Heard, Services
 from broker.clock import boottime
 from broker.domain.ids import public_id
+from broker.domain.options import DEFAULT, CallOptions
 from broker.errors import Problem, Unavailable
 from broker.flows.bind import Accepted, problem_of
 from broker.flows.calls import Active, Failed, Released
@@ -21,6 +22,9 @@ from broker.store.bindings import Binding
 from broker.store.registry import Pool, Registry
 
 _LOOK_S = 0.05
+_NO_OPTIONS: Final[dict[str, Any]] = dict.fromkeys(
+    ("recording", "max_call_minutes", "last_minute_tone", "sms", "tones")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Bound:
     status: int
     binding_id: str
     body: dict[str, Any]
+    etag: str
 
 
 def bound(order: BindOrder, accepted: Accepted, registry: Registry) -> Bound:
@@ -42,7 +47,21 @@ def bound(order: BindOrder, accepted: Accepted, registry: Registry) -> Bound:
     if isinstance(accepted.outcome, Failed):
         raise _failed(accepted.outcome, binding_id)
     body = _created(binding_id, order, accepted, registry)
-    return Bound(202 if body["state"] == "pending" else 201, binding_id, body)
+    return Bound(202 if body["state"] == "pending" else 201, binding_id, body, f'"1.{body["state"]}"')
+
+
+async def told(order: BindOrder, accepted: Accepted, services: Services, heard: Heard) -> Bound:
+    """Return what is told of a bind; one that shares a line waits for whoever binds that.
+
+    Raises:
+        Problem: it failed.
+    """
+    if not accepted.shared or accepted.outcome is not None or heard.respond_async:
+        return bound(order, accepted, services.registry())
+    made = await bound_before(services, heard, (accepted.pool_id, accepted.binding_id))
+    if order.explain:
+        made.body["explanation"] = accepted.explanation
+    return made
 
 
 async def bound_before(services: Services, heard: Heard, row: tuple[int, UUID]) -> Bound:
@@ -62,7 +81,8 @@ async def bound_before(services: Services, heard: Heard, row: tuple[int, UUID]) 
     binding_id = public_id(*row)
     if binding.state == "failed":
         raise _failed(Failed(binding.reason or "platform_refused"), binding_id)
-    return Bound(202 if binding.state == "pending" else 201, binding_id, shape(binding, services.registry()))
+    body = shape(binding, services.registry())
+    return Bound(202 if binding.state == "pending" else 201, binding_id, body, etag(binding))
 
 
 def _failed(outcome: Failed, binding_id: str) -> Problem:
@@ -90,10 +110,13 @@ def _created(binding_id: str, order: BindOrder, accepted: Accepted, registry: Re
         metadata=order.metadata,
         ttl_s=order.ttl_s,
         created_at=accepted.created_at,
-        expires_at=active.expires_at if active else None,
+        expires_at=active.confirmed_at + timedelta(seconds=order.ttl_s) if active and order.ttl_s else None,
         ended_at=released.at if released else None,
         subscription_id=active.subscription_id if active else None,
-    )
+        line_id=accepted.line_id,
+        shared=accepted.shared,
+        options=order.options,
+    ) | ({"explanation": accepted.explanation} if order.explain else {})
 
 
 def _pool_of(registry: Registry, pool_id: int) -> Pool:
@@ -124,7 +147,45 @@ def shape(binding: Binding, registry: Registry) -> dict[str, Any]:
         expires_at=binding.expires_at,
         ended_at=binding.ended_at,
         subscription_id=binding.subscription_id,
+        line_id=binding.line_id,
+        shared=binding.shared,
+        options=binding.options,
+        pending_change=_pending(binding),
+        change_failed=binding.change_failed,
     )
+
+
+def etag(binding: Binding) -> str:
+    """Return the entity tag: another one after every change of the binding, by whomever, and of its state."""
+    return f'"{binding.version}.{binding.state}"'
+
+
+def _pending(binding: Binding) -> dict[str, Any] | None:
+    """Return what a change under way wants; a renewal, which changes nothing that anybody sees, is none."""
+    change = binding.pending
+    if change is None:
+        return None
+    wanted: dict[str, Any] = {}
+    for role, party in (("a", change.a), ("b", change.b)):
+        if party is not None:
+            wanted[role] = str(party)
+    if change.direction is not None:
+        wanted["direction"] = change.direction
+    if change.options is not None:
+        now, then = _options(binding.options), _options(change.options)
+        wanted.update({name: value for name, value in then.items() if value != now[name]})
+    return wanted or None
+
+
+def _options(options: CallOptions) -> dict[str, Any]:
+    tones = options.caller_tone is not None or options.callee_tone is not None
+    return {
+        "recording": {"enabled": True, "hint_tone": options.hint_tone} if options.recording else None,
+        "max_call_minutes": options.max_call_minutes,
+        "last_minute_tone": options.last_minute_tone,
+        "sms": options.sms,
+        "tones": {"caller": options.caller_tone, "callee": options.callee_tone} if tones else None,
+    }
 
 
 def _fields(
@@ -145,6 +206,11 @@ def _fields(
     expires_at: datetime | None,
     ended_at: datetime | None,
     subscription_id: str | None,
+    line_id: UUID,
+    shared: bool,
+    options: CallOptions,
+    pending_change: dict[str, Any] | None = None,
+    change_failed: str | None = None,
 ) -> dict[str, Any]:
     return {
         "id": binding_id,
@@ -167,4 +233,9 @@ def _fields(
         "created_at": created_at,
         "ended_at": ended_at,
         "platform_binding_id": subscription_id,
+        "line": line_id.hex,
+        "shared": shared,
+        **(_NO_OPTIONS if options == DEFAULT else _options(options)),
+        "pending_change": pending_change,
+        "change_failed": change_failed,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from uuid import UUID
 
 #: Of several X that neither party has used, at most this many are compared by heat: keeps a choice short in big pools.
 _COMPARED = 16
@@ -30,12 +31,18 @@ class PartyView:
 
     ``live``: X it is behind now. ``resting``: released X that it may not share with a different counterpart yet; the
     value is that last counterpart. ``left``: when its latest rest on an X ends or ended, seconds (any epoch).
+    ``live_with``: counterpart and line of each X it is behind.
     """
 
     live: int = 0
     resting: dict[int, int] = field(default_factory=dict)
     left: dict[int, float] = field(default_factory=dict)
     last_with: dict[int, int] = field(default_factory=dict)
+    live_with: dict[int, tuple[int, UUID]] = field(default_factory=dict)
+
+    def lines_with(self, counterpart: int) -> list[UUID]:
+        """Return the live lines that this party has with ``counterpart``."""
+        return [line for other, line in self.live_with.values() if other == counterpart]
 
     def barred(self, counterpart: int) -> int:
         """Return the X numbers this party may not share with ``counterpart`` now."""
@@ -69,10 +76,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen X and the position first-fit would have needed (``prefix`` feeds the pool's active prefix)."""
+    """The chosen X, why, and the position first-fit would have needed (it feeds the pool's active prefix)."""
 
     x: int
     first_fit: int
+    why: str
 
 
 def choose(
@@ -95,15 +103,18 @@ def choose(
     first_fit = _lowest(usable)
     last = _pairs_last(a, b_key)
     if policy is Policy.STICKY and last is not None and usable >> last & 1:
-        return Choice(last, first_fit)
+        return Choice(last, first_fit, "sticky:last")
     if policy is Policy.AVOID_STICKY and last is not None and usable & ~(1 << last):
         usable &= ~(1 << last)
     if policy is Policy.SPREAD:
-        return Choice(min(_bits(usable), key=lambda x: (heat[x], x)), first_fit)
+        return Choice(min(_bits(usable), key=lambda x: (heat[x], x)), first_fit, "spread:coolest")
     inside = usable & ((1 << prefix) - 1)
     if not inside:
-        return Choice(_lowest(usable), first_fit)
-    return Choice(_longest_rested(inside, a, b, heat), first_fit)
+        return Choice(_lowest(usable), first_fit, "pack:beyond_prefix")
+    fresh = inside & ~_seen(a, b)
+    if fresh:
+        return Choice(min(_bits(fresh, _COMPARED), key=lambda x: (heat[x], x)), first_fit, "pack:unused_coolest")
+    return Choice(_longest_rested(inside, a, b, heat), first_fit, "pack:longest_rest")
 
 
 def refusal(*, size: int, open_: int, full: int, a_barred: int, b_barred: int, a_live: int, b_live: int) -> Refusal:
@@ -118,16 +129,17 @@ def refusal(*, size: int, open_: int, full: int, a_barred: int, b_barred: int, a
 
 
 def _longest_rested(inside: int, a: PartyView, b: PartyView, heat: Sequence[int]) -> int:
+    never = float("-inf")
+    return min(_bits(inside), key=lambda x: (max(a.left.get(x, never), b.left.get(x, never)), heat[x], x))
+
+
+def _seen(a: PartyView, b: PartyView) -> int:
     seen = 0
     for x in a.left:
         seen |= 1 << x
     for x in b.left:
         seen |= 1 << x
-    fresh = inside & ~seen
-    if fresh:
-        return min(_bits(fresh, _COMPARED), key=lambda x: (heat[x], x))
-    never = float("-inf")
-    return min(_bits(inside), key=lambda x: (max(a.left.get(x, never), b.left.get(x, never)), heat[x], x))
+    return seen
 
 
 def _pairs_last(a: PartyView, b_key: int) -> int | None:

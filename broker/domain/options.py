@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
 import orjson
@@ -28,6 +28,10 @@ class CallOptions:
         """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode() if given else None
+
+    def flipped(self) -> CallOptions:
+        """Return the same options seen from the other side, who calls A what is B here."""
+        return replace(self, caller_tone=self.callee_tone, callee_tone=self.caller_tone)
 
     @classmethod
     def from_text(cls, text: str | None) -> CallOptions:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -24,12 +25,13 @@ from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
 from broker.flows.calls import PlatformCall
 from broker.flows.order import Allocated, BindOrder
 from broker.flows.pool_memory import PoolMemory
-from broker.store import allocation, bindings
+from broker.store import allocation, bindings, sharing
 from broker.store.allocation import BatchTorn, Claim, LockMode, LocksBusy, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.crypto import Vault
 from broker.store.database import Database, DatabaseAway
 from broker.store.registry import Pool, Registry
+from broker.store.sharing import Joined
 
 log = structlog.get_logger()
 
@@ -52,6 +54,12 @@ class _Item:
     full: dict[int, int] = field(default_factory=dict)  # pool id → X numbers found full while this item waited
     doubted: bool = False
     refused: dict[str, int] = field(default_factory=dict)
+    explanation: dict[str, Any] | None = None
+
+    def explain(self, **reasons: Any) -> None:
+        """Keep why this X, for an order that asks."""
+        if self.order.explain:
+            self.explanation = reasons
 
     @property
     def pool(self) -> Pool:
@@ -123,6 +131,13 @@ class Allocator:
         self._queue.append(item)
         self._wake()
         return item.future
+
+    async def pick(self, order: BindOrder, *, avoid: int = 0) -> Choice | None:
+        """Return the X that the order would get in its first pool, reserving nothing; None = there is none."""
+        pool = order.pools[0]
+        parties = (pool.id, order.a_key), (pool.id, order.b_key)
+        views = await allocation.histories(self._db, parties)
+        return self._pick(order, pool, views[parties[0]], views[parties[1]], avoid=avoid)
 
     def heat_note(self, pool_id: int, x_id: int) -> None:
         """Take in that a seat on an X was freed here."""
@@ -203,7 +218,9 @@ class Allocator:
         mode = self._mode
         if mode is LockMode.TRY and batch[0].losses >= _PATIENCE:
             mode = LockMode.WAIT
-        chosen = [(item, claim) for item in batch if (claim := self._choose(item, views)) is not None]
+        alone = await self._share(batch, views)
+        pairs: set[tuple[int, int, int]] = set()
+        chosen = [(item, claim) for item in alone if (claim := self._choose(item, views, pairs)) is not None]
         while chosen:
             asked_at = self._boottime()
             try:
@@ -226,18 +243,72 @@ class Allocator:
                 self._judge(item, claim, result.outcome, result.created_at, asked_at)
             return
 
-    def _choose(self, item: _Item, views: dict[tuple[int, int], PartyView]) -> Claim | None:
+    async def _share(self, batch: list[_Item], views: dict[tuple[int, int], PartyView]) -> list[_Item]:
+        """Have items join a line that their pair has already; return those that need one of their own."""
+        wanted = [(item, line) for item in batch if item.order.share for line in _lines_seen(item, views)]
+        if not wanted:
+            return batch
+        found = await sharing.lines(self._db, self._vault, [(item.pool.id, line) for item, line in wanted])
+        joining: dict[_Item, Claim] = {}
+        for item, line_id in wanted:
+            line, order = found.get(line_id), item.order
+            if line is not None and line.fits(
+                a=order.a, b=order.b, direction=order.direction, options=order.options.to_text()
+            ):
+                claim = self._claim(item, item.pool, line.x_id, "joined", views)
+                joining.setdefault(item, replace(claim, line_id=line_id))
+        if joining:
+            results = await self._join(joining)
+            for (item, claim), result in zip(joining.items(), results, strict=True):
+                self._judge_join(item, claim, result)
+        return [item for item in batch if item not in joining]
+
+    async def _join(self, joining: dict[_Item, Claim]) -> list[Joined]:
+        claims = list(joining.values())
+        try:
+            return await sharing.join(self._db, claims)
+        except DatabaseAway:
+            for claim in claims:
+                self._abandon(claim)
+            raise
+
+    def _judge_join(self, item: _Item, claim: Claim, result: Joined) -> None:
+        match result.outcome:
+            case "joined":
+                item.explain(why="joined", pool=item.pool.name)
+                self._won(item, claim, result.created_at, self._boottime(), joined=result)
+            case "superseded":
+                _refuse(item, _taken_over())
+            case _:
+                self._again(item)
+
+    def _choose(
+        self, item: _Item, views: dict[tuple[int, int], PartyView], pairs: set[tuple[int, int, int]]
+    ) -> Claim | None:
         """Choose in the item's pool, or move it on to its next pool, or refuse it."""
         pool = self._registry().pools.get(item.pool.id, item.pool)
         a, b = (views[party] for party in item.parties())
+        pair = pool.id, min(item.order.a_key, item.order.b_key), max(item.order.a_key, item.order.b_key)
+        if item.order.share and pair in pairs:
+            self._again(item)  # its twin in this batch makes the line that this one may share
+            return None
         choice = self._pick(item.order, pool, a, b, avoid=item.full.get(pool.id, 0))
         if choice is None:
             self._next_pool(item, pool, a, b)
             return None
+        if item.order.explain:
+            a_barred, b_barred = a.barred(item.order.b_key), b.barred(item.order.a_key)
+            item.explain(
+                policy=item.order.policy.value, why=choice.why, pool=pool.name, numbers=len(pool.numbers),
+                open=pool.open_mask.bit_count(), barred_for_a=a_barred.bit_count(), barred_for_b=b_barred.bit_count(),
+                usable=(pool.open_mask & ~a_barred & ~b_barred).bit_count(), first_fit=choice.first_fit + 1,
+            )  # fmt: skip
+        claim = self._claim(item, pool, choice.x, choice.why, views)
         # The next item of this batch must see what this one is about to hold.
         a.live |= 1 << choice.x
         b.live |= 1 << choice.x
-        return self._claim(item, pool, choice.x)
+        pairs.add(pair)
+        return claim
 
     def _pick(self, order: BindOrder, pool: Pool, a: PartyView, b: PartyView, *, avoid: int = 0) -> Choice | None:
         now = time.monotonic()
@@ -291,8 +362,9 @@ class Allocator:
             ),
         )
 
-    def _claim(self, item: _Item, pool: Pool, x: int) -> Claim:
+    def _claim(self, item: _Item, pool: Pool, x: int, why: str, views: dict[tuple[int, int], PartyView]) -> Claim:
         order = item.order
+        a, b = (views[party] for party in item.parties())
         return Claim(
             pool_id=pool.id,
             x_id=x,
@@ -306,12 +378,18 @@ class Allocator:
             a_sealed=self._vault.seal("line", "a", pool.id, item.line_id, order.a.reveal()),
             b_sealed=self._vault.seal("line", "b", pool.id, item.line_id, order.b.reveal()),
             direction=order.direction,
+            options=order.options.to_text(),
+            joinable=order.share,
+            line_ttl_s=order.line_ttl_s,
             ttl_s=order.ttl_s,
+            chosen=why,
             order_id=order.order_id,
             user_data=order.user_data,
             metadata=order.metadata,
             key_hash=order.key_hash,
             key_token=order.key_token,
+            lines_seen=len(_lines_seen(item, views)) if order.share else None,
+            seen_by_a=_size(a) <= _size(b),
         )
 
     def _judge(self, item: _Item, claim: Claim, outcome: str, created_at: datetime, asked_at: float) -> None:
@@ -319,20 +397,9 @@ class Allocator:
         match outcome:
             case "won":
                 memory.heat[claim.x_id] += 1
-                if not item.future.done():
-                    item.future.set_result(Allocated(claim, item.pool, created_at, asked_at))
-                elif claim.key_hash is None:
-                    # Whoever asked is gone and knows no id to ask for.
-                    self._abandon(claim)
+                self._won(item, claim, created_at, asked_at)
             case "superseded":
-                _refuse(
-                    item,
-                    Conflict(
-                        "Another request with this Idempotency-Key took over.",
-                        code="idempotency_in_progress",
-                        retry_after_s=1,
-                    ),
-                )
+                _refuse(item, _taken_over())
             case "full" | "closed":
                 # No contention, so no loss: the item goes on at once with one X fewer.
                 memory.found_full(claim.x_id, time.monotonic())
@@ -341,6 +408,17 @@ class Allocator:
             case _:
                 self.lost_rounds += 1
                 self._again(item)
+
+    def _won(
+        self, item: _Item, claim: Claim, created_at: datetime, asked_at: float, joined: Joined | None = None
+    ) -> None:
+        if not item.future.done():
+            item.future.set_result(
+                Allocated(claim, item.pool, created_at, asked_at, joined=joined, explanation=item.explanation)
+            )
+        elif claim.key_hash is None:
+            # Whoever asked is gone and knows no id to ask for.
+            self._abandon(claim)
 
     def _again(self, item: _Item) -> None:
         """Queue a loser again, a little later each time: the winner's transaction is over in milliseconds."""
@@ -393,9 +471,7 @@ class Allocator:
         )  # fmt: skip
         avoid = 1 << call.x_id
         for _ in range(2 * _PATIENCE):
-            parties = ((pool.id, call.a_key), (pool.id, call.b_key))
-            views = await allocation.histories(self._db, parties)
-            choice = self._pick(order, pool, views[parties[0]], views[parties[1]], avoid=avoid)
+            choice = await self.pick(order, avoid=avoid)
             if choice is None:
                 return "exhausted"
             line_id = new_id()
@@ -406,7 +482,7 @@ class Allocator:
                     pool_id=pool.id, old_line=call.line_id, no=call.key.no, token=call.key.token, bar_s=bar_s,
                     outcome=outcome, http=http, code=code, x_id=choice.x, cap=app.cap, line_id=line_id,
                     a_sealed=self._vault.seal("line", "a", pool.id, line_id, call.a.reveal()),
-                    b_sealed=self._vault.seal("line", "b", pool.id, line_id, call.b.reveal()),
+                    b_sealed=self._vault.seal("line", "b", pool.id, line_id, call.b.reveal()), chosen=choice.why,
                 ),
                 mode=LockMode.WAIT,
                 lease_s=self._lease_s,
@@ -420,6 +496,22 @@ class Allocator:
                 return result
             avoid |= 1 << choice.x if result != "busy" else 0
         return "exhausted"
+
+
+def _lines_seen(item: _Item, views: dict[tuple[int, int], PartyView]) -> list[UUID]:
+    """Return the live lines of the item's pair, as told by the party that has fewer X to look at."""
+    a, b = (views[party] for party in item.parties())
+    return a.lines_with(item.order.b_key) if _size(a) <= _size(b) else b.lines_with(item.order.a_key)
+
+
+def _size(view: PartyView) -> int:
+    return len(view.left) + len(view.live_with)
+
+
+def _taken_over() -> Conflict:
+    return Conflict(
+        "Another request with this Idempotency-Key took over.", code="idempotency_in_progress", retry_after_s=1
+    )
 
 
 def _refuse(item: _Item, error: BaseException) -> None:

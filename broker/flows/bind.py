@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.errors import PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
 from broker.flows.allocate import Allocator
-from broker.flows.calls import Dispatch, Failed, PlatformCall, Settled
+from broker.flows.calls import Active, Dispatch, Failed, PlatformCall, Settled
 from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
 from broker.store.registry import App
@@ -24,12 +25,18 @@ MOST_CALLS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A committed binding. ``outcome`` is None while the platform has not confirmed within the time given."""
+    """A committed binding. ``outcome`` is None while the platform has not confirmed within the time given.
+
+    ``shared``: it has joined a line. ``explanation`` tells why this X, if the order asked.
+    """
 
     pool_id: int
     binding_id: UUID
     created_at: datetime
     outcome: Settled | None
+    line_id: UUID
+    shared: bool = False
+    explanation: Mapping[str, Any] | None = None
 
 
 async def bind(
@@ -46,7 +53,7 @@ async def bind(
     _check_lane(order.app, dispatch)
     allocated = await allocator.allocate(order, within_s=max(deadline - boottime(), 0.05))
     call = _hand_over(order, allocated, dispatch, lease_s=lease_s, deadline=deadline, wait=wait)
-    return _accepted(allocated, await settled(call.done, deadline=deadline))
+    return _accepted(allocated, await settled(call.done if call is not None else None, deadline=deadline))
 
 
 async def bind_many(
@@ -108,8 +115,13 @@ def _check_lane(app: App, dispatch: Dispatch) -> None:
 
 def _hand_over(
     order: BindOrder, allocated: Allocated, dispatch: Dispatch, *, lease_s: float, deadline: float, wait: bool
-) -> PlatformCall:
-    """Begin the platform call of a committed claim; somebody waits for its outcome if ``done`` is set."""
+) -> PlatformCall | None:
+    """Begin the platform call of a committed claim; somebody waits for its outcome if ``done`` is set.
+
+    None: the line was there already, and whoever made it sends its bind.
+    """
+    if allocated.joined is not None:
+        return None
     crashpoint("after_commit")
     call = _call(order, allocated, lease_s=lease_s, deadline=deadline)
     # Holding the connection is useless when the lane's queue is longer than the request's time.
@@ -120,7 +132,14 @@ def _hand_over(
 
 
 def _accepted(allocated: Allocated, outcome: Settled | None) -> Accepted:
-    return Accepted(allocated.claim.pool_id, allocated.claim.binding_id, allocated.created_at, outcome)
+    claim, joined = allocated.claim, allocated.joined
+    if joined is not None and joined.state == "active":
+        # The line is confirmed: the binding's time begins now.
+        outcome = Active(allocated.x, joined.subscription_id or "", joined.created_at)
+    return Accepted(
+        claim.pool_id, claim.binding_id, allocated.created_at, outcome, claim.line_id, joined is not None,
+        allocated.explanation,
+    )  # fmt: skip
 
 
 async def _all_settled(
@@ -197,7 +216,8 @@ def _call(order: BindOrder, allocated: Allocated, *, lease_s: float, deadline: f
         a_key=claim.a_key,
         b_key=claim.b_key,
         direction=claim.direction,
-        ttl_s=claim.ttl_s,
+        ttl_s=claim.line_ttl_s,
+        options=order.options,
         lease_until=allocated.asked_at + lease_s,
         urgency=deadline,
     )

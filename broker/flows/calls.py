@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from broker.domain.change import LineChange
+from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.store.calls import CallKey
 
@@ -18,7 +20,7 @@ class Active:
 
     x: str
     subscription_id: str
-    expires_at: datetime | None
+    confirmed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,12 @@ class Released:
     at: datetime
 
 
-Settled = Active | Failed | Released
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The line is as it was asked to become."""
+
+
+Settled = Active | Failed | Released | Changed
 
 
 @dataclass(slots=True, eq=False)
@@ -47,8 +54,9 @@ class PlatformCall:
 
     ``lease_until`` is on :func:`broker.clock.boottime`; it was counted from before the statement that gave the lease,
     so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
+    ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the line's own roles.
     ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
-    ``unwanted``: released before it was bound, so not to be sent anew.
+    ``unwanted``: the line is being released, so a bind or modify is not to be sent anew.
     """
 
     key: CallKey
@@ -64,6 +72,8 @@ class PlatformCall:
     ttl_s: int
     lease_until: float
     urgency: float
+    options: CallOptions = DEFAULT
+    change: LineChange | None = None
     subscription_id: str | None = None
     attempt: int = 0
     maybe_sent: bool = False
@@ -84,8 +94,13 @@ class PlatformCall:
 
     @property
     def token(self) -> str:
-        """Our mark in the platform's ``userData``: line and attempt."""
-        return f"{self.key.line_id.hex}.{self.attempt}"
+        """Our mark in the platform's ``userData``: line and attempt; of a modify line, number and attempt."""
+        return f"{self.mark}.{self.attempt}"
+
+    @property
+    def mark(self) -> str:
+        """What the marks of all attempts begin with."""
+        return f"{self.key.line_id.hex}.{self.key.no}" if self.op == "modify" else self.key.line_id.hex
 
     def settle(self, outcome: Settled) -> None:
         """Tell who waits."""

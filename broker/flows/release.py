@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from broker.clock import boottime
-from broker.errors import Unavailable
+from broker.errors import Conflict
 from broker.flows.bind import settled
 from broker.flows.calls import Dispatch, PlatformCall
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
@@ -27,7 +27,7 @@ async def release(
     Releasing what has ended already changes nothing.
 
     Raises:
-        Unavailable: if the release could not even begin; nothing was changed.
+        Conflict: if the release could not even begin; nothing was changed.
     """
     while binding.state in {"pending", "active"}:
         asked_at = boottime()
@@ -37,7 +37,9 @@ async def release(
             binding = await read()
             if binding.state in {"pending", "active"}:
                 if boottime() >= deadline:
-                    raise Unavailable("the binding is being changed; try again", code="change_in_progress")
+                    raise Conflict(
+                        "The binding is being changed at this moment.", code="change_in_progress", retry_after_s=1
+                    )
                 await asyncio.sleep(_LOOK_S / 10)
             continue
         if begun.to_send:
@@ -66,7 +68,7 @@ def _call(binding: Binding, begun: Releasing, *, lease_until: float, urgency: fl
         a_key=binding.a_key,
         b_key=binding.b_key,
         direction=binding.direction,
-        ttl_s=binding.ttl_s,
+        ttl_s=0,
         lease_until=lease_until,
         urgency=urgency,
         subscription_id=begun.subscription_id,

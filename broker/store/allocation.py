@@ -25,7 +25,11 @@ class LockMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One binding with the X chosen for it, ready to be written."""
+    """One binding with the X chosen for it, ready to be written.
+
+    ``lines_seen``: how many live lines of the pair were seen and found unfit to be shared, by A's slots or by B's; if
+    there are more by now, the claim is ``busy``. None: it is to have a line of its own anyway.
+    """
 
     pool_id: int
     x_id: int
@@ -39,12 +43,18 @@ class Claim:
     a_sealed: bytes
     b_sealed: bytes
     direction: str
+    options: str | None
+    joinable: bool
+    line_ttl_s: int
     ttl_s: int
+    chosen: str
     order_id: str | None
     user_data: str | None
     metadata: str | None
     key_hash: bytes | None
     key_token: int | None
+    lines_seen: int | None
+    seen_by_a: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +85,11 @@ async def histories(db: Database, wanted: Iterable[tuple[int, int]]) -> dict[tup
     rows = await db.fetch(
         statements("allocation")["histories"], [pool for pool, _ in pairs], [party for _, party in pairs]
     )
-    for pool_id, party_key, x, counterpart, live, held, until_s in rows:
+    for pool_id, party_key, x, counterpart, live, held, until_s, line_id in rows:
         view = views[pool_id, party_key]
         if live:
             view.live |= 1 << x
+            view.live_with[x] = counterpart, line_id
             continue
         if held:
             view.resting[x] = counterpart
@@ -98,7 +109,8 @@ async def reserve(db: Database, claims: Sequence[Claim], *, mode: LockMode, leas
         *(
             (
                 c.pool_id, c.x_id, c.cap, c.app_id, c.caller_id, c.line_id, c.binding_id, c.a_key, c.b_key, c.a_sealed,
-                c.b_sealed, c.direction, c.ttl_s, c.order_id, c.user_data, c.metadata, c.key_hash, c.key_token,
+                c.b_sealed, c.direction, c.options, c.joinable, c.line_ttl_s, c.ttl_s, c.chosen, c.order_id,
+                c.user_data, c.metadata, c.key_hash, c.key_token, c.lines_seen, c.seen_by_a,
             )
             for c in claims
         ),
@@ -119,7 +131,7 @@ async def reserve(db: Database, claims: Sequence[Claim], *, mode: LockMode, leas
 
 @dataclass(frozen=True, slots=True)
 class Rechoice:
-    """A pending binding that needs another X, because the platform refused its bind on this one."""
+    """A pending line whose bindings need another X, because the platform refused its bind on this one."""
 
     pool_id: int
     old_line: UUID
@@ -134,6 +146,7 @@ class Rechoice:
     line_id: UUID
     a_sealed: bytes
     b_sealed: bytes
+    chosen: str
 
 
 async def rechoose(db: Database, item: Rechoice, *, mode: LockMode, lease_s: float) -> str:
@@ -143,6 +156,7 @@ async def rechoose(db: Database, item: Rechoice, *, mode: LockMode, lease_s: flo
             statements("allocation")["rechoose"],
             mode.value, lease_s, item.pool_id, item.old_line, item.no, item.token, item.bar_s, item.outcome, item.http,
             item.code, item.x_id, item.cap, item.line_id, item.a_sealed, item.b_sealed,
+            item.chosen,
         )  # fmt: skip
     except asyncpg.exceptions.LockNotAvailableError:
         return "busy"

@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
+from broker.domain.change import LineChange, other_way
+from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.statements import statements
+from broker.store.wanted import read_wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A binding with its line, as order systems see it."""
+    """A binding with its line, as its order sees it: A, B, direction and tones are the order's, whatever the line's.
+
+    ``shared``: other live bindings are on its line. ``pending``: the change that is under way.
+    ``change_failed``: why the last one was not made. ``version`` rises with every change.
+    """
 
     pool_id: int
     id: UUID
@@ -37,38 +46,62 @@ class Binding:
     b: PhoneNumber
     a_key: int
     b_key: int
+    options: CallOptions
     subscription_id: str | None
+    version: int
+    flipped: bool
+    shared: bool
+    joinable: bool
+    pending: LineChange | None
+    change_failed: str | None
 
 
 async def show(db: Database, vault: Vault, keys: Sequence[tuple[int, UUID]]) -> dict[tuple[int, UUID], Binding]:
     """Return those that exist, by (pool id, binding id)."""
     rows = await db.fetch(statements("bindings")["show"], [pool for pool, _ in keys], [row for _, row in keys])
-    return {
-        (row["pool_id"], row["id"]): Binding(
-            pool_id=row["pool_id"],
-            id=row["id"],
-            app_id=row["app_id"],
-            state=row["state"],
-            reason=row["reason"],
-            ttl_s=row["ttl_s"],
-            created_at=row["created_at"],
-            expires_at=row["expires_at"],
-            ended_at=row["ended_at"],
-            order_id=row["order_id"],
-            user_data=row["user_data"],
-            metadata=row["metadata"],
-            line_id=row["line_id"],
-            x_id=row["x_id"],
-            x=row["number"],
-            direction=row["direction"],
-            a_key=row["a_key"],
-            b_key=row["b_key"],
-            a=PhoneNumber(vault.open("line", "a", row["pool_id"], row["line_id"], row["a_sealed"])),
-            b=PhoneNumber(vault.open("line", "b", row["pool_id"], row["line_id"], row["b_sealed"])),
-            subscription_id=row["subscription_id"],
-        )
-        for row in rows
-    }
+    return {(row["pool_id"], row["id"]): _binding(row, vault) for row in rows}
+
+
+def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
+    pool_id, line_id = row["pool_id"], row["line_id"]
+    a = PhoneNumber(vault.open("line", "a", pool_id, line_id, row["a_sealed"]))
+    b = PhoneNumber(vault.open("line", "b", pool_id, line_id, row["b_sealed"]))
+    a_key, b_key, direction = row["a_key"], row["b_key"], row["direction"]
+    options = CallOptions.from_text(row["options"])
+    pending = read_wanted(vault, pool_id, line_id, row["wanted"]) if row["wanted"] is not None else None
+    if row["flipped"]:
+        a, b, a_key, b_key, direction, options = b, a, b_key, a_key, other_way(direction), options.flipped()
+        pending = pending.flipped() if pending is not None else None
+    return Binding(
+        pool_id=pool_id,
+        id=row["id"],
+        app_id=row["app_id"],
+        state=row["state"],
+        reason=row["reason"],
+        ttl_s=row["ttl_s"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        ended_at=row["ended_at"],
+        order_id=row["order_id"],
+        user_data=row["user_data"],
+        metadata=row["metadata"],
+        line_id=line_id,
+        x_id=row["x_id"],
+        x=row["number"],
+        direction=direction,
+        a=a,
+        b=b,
+        a_key=a_key,
+        b_key=b_key,
+        options=options,
+        subscription_id=row["subscription_id"],
+        version=row["version"],
+        flipped=row["flipped"],
+        shared=row["shared"],
+        joinable=row["joinable"],
+        pending=pending,
+        change_failed=row["change_failed"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

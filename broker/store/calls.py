@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from broker.store.database import Database
@@ -37,8 +38,10 @@ class ClaimedCall:
     b_key: int
     a_sealed: bytes
     b_sealed: bytes
+    options: str | None
     subscription_id: str | None
     line_state: str
+    wanted: str | None
     created_at: datetime
 
 
@@ -57,7 +60,6 @@ class BoundResult:
 
     line_state: str
     confirmed_at: datetime
-    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,10 @@ async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall
             b_key=row["b_key"],
             a_sealed=row["a_sealed"],
             b_sealed=row["b_sealed"],
+            options=row["options"],
             subscription_id=row["subscription_id"],
             line_state=row["line_state"],
+            wanted=row["wanted"],
             created_at=row["created_at"],
         )
         for row in rows
@@ -132,7 +136,7 @@ async def settle_bound(db: Database, items: Sequence[Bound], *, lease_s: float) 
         [i.subscription_id for i in items],
         lease_s,
     )
-    found = {row["ord"]: BoundResult(row["line_state"], row["confirmed_at"], row["expires_at"]) for row in rows}
+    found = {row["ord"]: BoundResult(row["line_state"], row["confirmed_at"]) for row in rows}
     return [found.get(place) for place in range(1, len(items) + 1)]
 
 
@@ -176,10 +180,18 @@ async def take_slots(db: Database, app_id: int, *, want: int, rate: float, burst
     return Slots(row["at_s"], row["every_s"], row["granted"])
 
 
-async def sweep(db: Database, *, limit: int, grace_s: float) -> tuple[int, int]:
-    """End a slice of expired lines and withdraw binds that outlived their ttl: (expired, withdrawn)."""
+class Swept(NamedTuple):
+    """Bindings that expired or were withdrawn, and lines whose renewal was begun."""
+
+    expired: int
+    withdrawn: int
+    renewed: int
+
+
+async def sweep(db: Database, *, limit: int, grace_s: float) -> Swept:
+    """Look at a slice of the lines whose time has come."""
     row = await db.fetchrow(statements("calls")["sweep"], limit, grace_s)
-    return (int(row["expired"]), int(row["withdrawn"])) if row else (0, 0)
+    return Swept(row["expired"], row["withdrawn"], row["renewed"]) if row else Swept(0, 0, 0)
 
 
 def _keys(keys: Sequence[CallKey]) -> tuple[list[int], list[UUID], list[int], list[int]]:

@@ -20,9 +20,10 @@ from broker.flows.bind import let_go
 from broker.flows.calls import Active, Failed, PlatformCall, Released
 from broker.platform.protocol import Answer, AxbBinding, Verdict
 from broker.store import calls as store
-from broker.store.calls import Bound, BoundResult, CallKey, Ended, Extension
+from broker.store.calls import Bound, BoundResult, Ended, Extension
 from broker.store.database import Database, DatabaseAway
 from broker.workers.lane import LaneShut
+from broker.workers.modify import Modifier, unbind_after
 from broker.workers.sender import NotOurs, Sender, short
 
 log = structlog.get_logger()
@@ -55,6 +56,7 @@ class Dispatcher:
         self._ended: Batcher[Ended, datetime | None] = Batcher(
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
+        self._modifier = Modifier(db, sender, rest_s=rest_s, end=self._ended.submit)
 
     # -- what others ask for ---------------------------------------------------------------------------------------
 
@@ -119,6 +121,10 @@ class Dispatcher:
                     await self._bind(call)
                 case "unbind":
                     await self._unbind(call)
+                case "modify":
+                    unbind = await self._modifier.carry_out(call)
+                    if unbind is not None:
+                        self.start(unbind)
                 case other:  # pragma: no cover - the table admits no other
                     log.error("call_unknown_op", op=other)
         except LaneShut as shut:
@@ -217,21 +223,10 @@ class Dispatcher:
         if result is None:
             raise NotOurs
         if result.line_state == "active":
-            call.settle(Active(call.x, binding.subscription_id, result.expires_at))
+            call.settle(Active(call.x, binding.subscription_id, result.confirmed_at))
             return
         # Released while it was being bound: its unbind is already committed, and ours to send.
-        self.start(
-            replace(
-                call,
-                key=CallKey(call.pool_id, call.line_id, call.key.no + 1, 1),
-                op="unbind",
-                subscription_id=binding.subscription_id,
-                lease_until=asked_at + self._timing.lease_s,
-                attempt=0,
-                maybe_sent=False,
-                lost=False,
-            )
-        )
+        self.start(unbind_after(call, binding.subscription_id, lease_until=asked_at + self._timing.lease_s))
 
     async def _conflict(self, call: PlatformCall, answer: Answer) -> None:
         found = await self._find_ours(call)

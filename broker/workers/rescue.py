@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from broker.clock import boottime
+from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.flows.calls import Dispatch, PlatformCall
 from broker.store import calls
@@ -14,6 +15,7 @@ from broker.store.calls import ClaimedCall
 from broker.store.crypto import SealBroken, Vault
 from broker.store.database import Database
 from broker.store.registry import Registry
+from broker.store.wanted import read_wanted
 
 log = structlog.get_logger()
 
@@ -53,6 +55,8 @@ def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCa
         b_key=found.b_key,
         direction=found.direction,
         ttl_s=found.ttl_s,
+        options=CallOptions.from_text(found.options),
+        change=read_wanted(vault, pool_id, line_id, found.wanted) if found.wanted is not None else None,
         lease_until=lease_until,
         urgency=boottime(),
         subscription_id=found.subscription_id,
@@ -60,5 +64,5 @@ def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCa
         # Its owner may have sent it in the moment it died.
         maybe_sent=True,
         last_unknown_at=boottime(),
-        unwanted=found.op == "bind" and found.line_state == "releasing",
+        unwanted=found.op != "unbind" and found.line_state == "releasing",
     )

@@ -17,9 +17,10 @@ import structlog
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.change import LineChange
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
-from broker.platform.protocol import Answer, AxbBind, AxbPlatform, Direction, Permit, Verdict
+from broker.platform.protocol import Answer, AxbBind, AxbModify, AxbPlatform, Direction, Permit, Verdict
 from broker.store import calls as store
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
@@ -116,6 +117,7 @@ class Sender:
                 direction=Direction(call.direction),
                 ttl_s=call.ttl_s,
                 token=call.token,
+                options=call.options,
             )
             return platform.bind(request, permit=permit, timeout_s=timeout_s)
 
@@ -127,6 +129,33 @@ class Sender:
         def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(call)
             return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
+
+    async def modify(self, call: PlatformCall, change: LineChange) -> Answer:
+        """Send the change of the line once."""
+
+        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            _count_attempt(call)
+            request = AxbModify(
+                subscription_id=call.subscription_id or "",
+                token=call.token,
+                a=change.a.reveal() if change.a is not None else None,
+                b=change.b.reveal() if change.b is not None else None,
+                direction=Direction(change.direction) if change.direction is not None else None,
+                ttl_s=change.ttl_s,
+                options=change.options,
+                was=call.options,
+            )
+            return platform.modify(request, permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
+
+    async def lookup(self, call: PlatformCall) -> Answer:
+        """Ask once what the call's own subscription is like; rides in the lane of the call it resolves."""
+
+        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            return platform.lookup(call.subscription_id or "", permit=permit, timeout_s=timeout_s)
 
         return await self._send(call, send)
 
@@ -225,7 +254,7 @@ class Sender:
             call.lost = True
             raise NotOurs
         # Released or withdrawn meanwhile: nothing more is sent for it.
-        call.unwanted = call.op == "bind" and line_state == "releasing"
+        call.unwanted = call.op != "unbind" and line_state == "releasing"
         call.lease_until = max(call.lease_until, asked_at + self.timing.lease_s)
 
     async def keep(self, calls: Iterable[PlatformCall]) -> None:

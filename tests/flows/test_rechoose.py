@@ -35,7 +35,7 @@ class _Desk:
         order = BindOrder(
             app=app, caller_id=self.shop.caller_id, a=_A, b=_B, a_key=_VAULT.party_key(_A.reveal()),
             b_key=_VAULT.party_key(_B.reveal()), pools=(self.registry.pools[self.shop.pool],), ttl_s=3600,
-            direction="both", policy=Policy.PACK,
+            direction="both", policy=Policy.PACK, share=False,
         )  # fmt: skip
         allocated = await self.allocator.allocate(order, within_s=5)
         claim = allocated.claim

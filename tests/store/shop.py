@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from broker.domain.ids import new_id
+from broker.flows.order import PLATFORM_TTL_S
 from broker.store import allocation, calls
 from broker.store.allocation import Claim, LockMode
 from broker.store.calls import Bound, BoundResult, CallKey, Ended
@@ -80,7 +81,16 @@ class Shop:
         return self.pools[0]
 
     def claim(
-        self, a: int, b: int, x: int = 0, *, pool: int | None = None, cap: int = 500, ttl_s: int = TTL_S
+        self,
+        a: int,
+        b: int,
+        x: int = 0,
+        *,
+        pool: int | None = None,
+        cap: int = 500,
+        ttl_s: int = TTL_S,
+        lines_seen: int | None = None,
+        options: str | None = None,
     ) -> Claim:
         """A claim of a new binding for parties ``a`` and ``b``."""
         return Claim(
@@ -96,12 +106,18 @@ class Shop:
             a_sealed=b"sealed a",
             b_sealed=b"sealed b",
             direction="both",
+            options=options,
+            joinable=True,
+            line_ttl_s=min(ttl_s, PLATFORM_TTL_S),
             ttl_s=ttl_s,
+            chosen="pack:unused_coolest",
             order_id="order-1",
             user_data="their words",
             metadata='{"k": 1}',
             key_hash=None,
             key_token=None,
+            lines_seen=lines_seen,
+            seen_by_a=True,
         )
 
     async def reserve(self, *claims: Claim, mode: LockMode = LockMode.TRY, lease_s: float = LEASE_S) -> list[str]:

@@ -37,7 +37,7 @@ async def test_choosing_again_does_not_shorten_the_rest(shop: Shop) -> None:
     again = await _returned(shop)
     item = Rechoice(
         pool_id=again.pool_id, old_line=again.line_id, no=1, token=1, bar_s=60.0, outcome="capacity", http=403,
-        code="1012008", x_id=1, cap=500, line_id=new_id(), a_sealed=b"a", b_sealed=b"b",
+        code="1012008", x_id=1, cap=500, line_id=new_id(), a_sealed=b"a", b_sealed=b"b", chosen="pack:longest_rest",
     )  # fmt: skip
     assert await allocation.rechoose(shop.db, item, mode=LockMode.WAIT, lease_s=8) == "won"
     rests = await shop.slots_of(again)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -31,11 +32,9 @@ async def test_settle_bound_makes_line_and_binding_active(shop: Shop) -> None:
     result = await shop.bind(claim)
     assert result is not None
     assert result.line_state == "active"
-    assert result.expires_at is not None
-    assert (result.expires_at - result.confirmed_at).total_seconds() == TTL_S
     line, binding = await shop.row("line", claim.line_id), await shop.row("binding", claim.binding_id)
     assert (line["state"], binding["state"]) == ("active", "active")
-    assert line["expires_at"] == binding["expires_at"] == result.expires_at
+    assert line["expires_at"] == binding["expires_at"] == result.confirmed_at + timedelta(seconds=TTL_S)
     assert line["subscription_id"] == "sub-" + claim.line_id.hex
     assert line["sweep_at"] <= line["expires_at"]
     assert await shop.calls_of(claim) == [(1, "bind", "settled", 1)]
@@ -275,12 +274,12 @@ async def test_sweep_ends_expired_lines_and_rests_their_parties(shop: Shop) -> N
     await shop.test_clock()
     claim, later = await shop.active(shop.claim(_A, _B)), await shop.active(shop.claim(_A, _C, 1, ttl_s=2 * TTL_S))
     await shop.advance(TTL_S - 5)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     await shop.advance(10)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     assert (await shop.row("line", claim.line_id))["state"] == "active"
     await shop.advance(_GRACE_S)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0, 0)
     line, binding = await shop.row("line", claim.line_id), await shop.row("binding", claim.binding_id)
     assert (line["state"], line["seat"], line["sweep_at"]) == ("released", None, None)
     assert (binding["state"], binding["reason"]) == ("released", "expired")
@@ -295,8 +294,8 @@ async def test_sweep_withdraws_a_bind_that_outlived_its_ttl(shop: Shop) -> None:
     await shop.test_clock()
     claim = await shop.won(shop.claim(_A, _B))
     await shop.advance(TTL_S + 1)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 1)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 1, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     binding = await shop.row("binding", claim.binding_id)
     assert (binding["state"], binding["reason"]) == ("releasing", "withdrawn")
     assert await shop.slots_of(claim) == {_A: None, _B: None}
@@ -316,12 +315,12 @@ async def test_sweep_looks_again_at_a_line_confirmed_late(shop: Shop) -> None:
     await shop.advance(TTL_S - 10)
     assert await shop.bind(claim) is not None
     await shop.advance(60)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     line = await shop.row("line", claim.line_id)
     assert line["state"] == "active"
     assert (line["sweep_at"] - line["expires_at"]).total_seconds() == _GRACE_S
     await shop.advance(TTL_S)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0, 0)
 
 
 async def test_sweep_works_in_slices_and_several_at_once(shop: Shop) -> None:
@@ -332,11 +331,11 @@ async def test_sweep_works_in_slices_and_several_at_once(shop: Shop) -> None:
     for claim in made:
         await shop.bind(claim)
     await shop.advance(TTL_S + 60)
-    assert await calls.sweep(shop.db, limit=5, grace_s=_GRACE_S) == (5, 0)
+    assert await calls.sweep(shop.db, limit=5, grace_s=_GRACE_S) == (5, 0, 0)
     slices = await asyncio.gather(*(calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) for _ in range(8)))
-    assert all(expired <= 10 for expired, _ in slices)
-    rest, _ = await calls.sweep(shop.db, limit=100, grace_s=_GRACE_S)
-    assert 5 + sum(expired for expired, _ in slices) + rest == len(made)
+    assert all(expired <= 10 for expired, *_ in slices)
+    rest, *_ = await calls.sweep(shop.db, limit=100, grace_s=_GRACE_S)
+    assert 5 + sum(expired for expired, *_ in slices) + rest == len(made)
     assert await shop.wrong_books() == []
 
 
@@ -346,7 +345,7 @@ async def test_a_releasing_line_is_not_swept(shop: Shop) -> None:
     claim = await shop.active(shop.claim(_A, _B))
     await _release(shop, claim)
     await shop.advance(10 * TTL_S)
-    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+    assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     assert await shop.slots_of(claim) == {_A: None, _B: None}
 
 
@@ -357,10 +356,10 @@ async def test_a_sweep_and_a_release_at_once(shop: Shop, first: str) -> None:
     claim = await shop.active(shop.claim(_A, _B))
     await shop.advance(TTL_S + _GRACE_S + 1)
     if first == "sweep":
-        assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0)
+        assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (1, 0, 0)
         assert await _release(shop, claim) == [None]
     else:
         (begun,) = await _release(shop, claim)
         assert begun is not None
-        assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0)
+        assert await calls.sweep(shop.db, limit=10, grace_s=_GRACE_S) == (0, 0, 0)
     assert await shop.wrong_books() == []

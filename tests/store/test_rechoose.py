@@ -16,7 +16,7 @@ _BAR_S = 120.0
 def _other_x(claim: Claim, x: int, *, token: int = 1, cap: int = 500) -> Rechoice:
     return Rechoice(
         pool_id=claim.pool_id, old_line=claim.line_id, no=1, token=token, bar_s=_BAR_S, outcome="refused", http=403,
-        code="1012010", x_id=x, cap=cap, line_id=new_id(), a_sealed=b"new a", b_sealed=b"new b",
+        code="1012010", x_id=x, cap=cap, line_id=new_id(), a_sealed=b"new a", b_sealed=b"new b", chosen="pack:longest_rest",
     )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ async def test_a_pending_binding_moves_to_another_x(shop: Shop) -> None:
     item = _other_x(old, 1)
     assert await _rechoose(shop, item) == "won"
     after = await shop.row("binding", old.binding_id)
-    assert after == {**before, "line_id": item.line_id}
+    assert after == {**before, "line_id": item.line_id, "chosen": item.chosen}
     line, gone = await shop.row("line", item.line_id), await shop.row("line", old.line_id)
     assert (line["state"], line["x_id"], line["a_key"], line["b_key"]) == ("pending", 1, _A, _B)
     assert (line["a_sealed"], line["b_sealed"], line["ttl_s"]) == (b"new a", b"new b", old.ttl_s)

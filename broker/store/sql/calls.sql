@@ -1,13 +1,13 @@
 -- name: claim
 SELECT pool_id, line_id, no, token, attempt, op, app_id, x_id, number, direction, ttl_s, a_key, b_key, a_sealed,
-       b_sealed, subscription_id, line_state, created_at
+       b_sealed, options, subscription_id, line_state, wanted, created_at
 FROM claim_calls($1, make_interval(secs => $2));
 
 -- name: extend
 SELECT ord, line_state FROM extend_calls($1, $2, $3, $4, make_interval(secs => $5), $6, $7, $8);
 
 -- name: settle_bound
-SELECT ord, line_state, confirmed_at, expires_at
+SELECT ord, line_state, confirmed_at
 FROM settle_bound($1, $2, $3, $4, $5, $6, make_interval(secs => $7));
 
 -- name: settle_ended
@@ -21,4 +21,4 @@ SELECT end_unbound($1, $2, $3::smallint, $4) AS ours;
 SELECT at_s, every_s, granted FROM take_slots($1, $2, $3, $4, make_interval(secs => $5));
 
 -- name: sweep
-SELECT expired, withdrawn FROM sweep_lines($1, make_interval(secs => $2));
+SELECT expired, withdrawn, renewed FROM sweep_lines($1, make_interval(secs => $2));

@@ -1,0 +1,139 @@
+"""Changing bindings and their lines: begin, settle, or move to another X."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from broker.domain.change import LineChange
+from broker.domain.phone import PhoneNumber
+from broker.store.allocation import LockMode
+from broker.store.bindings import Binding
+from broker.store.calls import CallKey
+from broker.store.crypto import Vault
+from broker.store.database import Database
+from broker.store.statements import statements
+from broker.store.wanted import wanted_text
+
+
+@dataclass(frozen=True, slots=True)
+class OwnChange:
+    """What changes of the binding itself; ``given`` names the fields that do: ttl_s, user_data, metadata."""
+
+    given: frozenset[str] = frozenset()
+    ttl_s: int | None = None
+    user_data: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """``outcome``: changed, begun (call ``no`` is ours to send), over, stale, changing, shared, barred or busy."""
+
+    outcome: str
+    no: int | None
+
+
+async def begin(
+    db: Database, vault: Vault, binding: Binding, own: OwnChange, change: LineChange | None, *, whole: bool,
+    mode: LockMode, lease_s: float,
+) -> Begun:  # fmt: skip
+    """Change ``binding``, and begin the modify of its line if there is a ``change``.
+
+    ``whole``: all bindings of the line are meant, so that it may be shared.
+    """
+    party = change.party if change is not None else None
+    try:
+        row = await db.fetchrow(
+            statements("changes")["begin"],
+            mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, whole, list(own.given),
+            own.ttl_s, own.user_data, own.metadata,
+            _wanted(vault, binding, change) if change is not None else None,
+            vault.party_key(party.reveal()) if party is not None else None,
+        )  # fmt: skip
+    except asyncpg.exceptions.LockNotAvailableError:
+        return Begun("busy", None)
+    return Begun(row["outcome"], row["no"]) if row else Begun("over", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Settle a modify: ``done`` True, False (refused for ``reason``), or None (given up, the line is released)."""
+
+    key: CallKey
+    attempt: int
+    done: bool | None
+    reason: str | None
+    rest_s: float
+    bar_s: float
+    outcome: str
+    http: int | None
+    code: str | None
+
+
+async def settle(db: Database, item: Changed, *, lease_s: float) -> str | None:
+    """Return the line's state (``releasing``: the unbind call no + 1, token 1 is ours); None = not ours any more."""
+    key = item.key
+    row = await db.fetchrow(
+        statements("changes")["settle"],
+        key.pool_id, key.line_id, key.no, key.token, item.attempt, item.done, item.reason, item.rest_s, item.bar_s,
+        item.outcome, item.http, item.code, lease_s,
+    )  # fmt: skip
+    return row["line_state"] if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A binding that is to have another X: its new line, all of it."""
+
+    x_id: int
+    cap: int
+    line_id: UUID
+    a: PhoneNumber
+    b: PhoneNumber
+    direction: str
+    options: str | None
+    joinable: bool
+    line_ttl_s: int
+    ttl_s: int
+    chosen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """``outcome``: won; over, stale, changing; or why not this X. ``unbind_no``: the old line's call, ours to send."""
+
+    outcome: str
+    unbind_no: int | None = None
+
+
+async def move(
+    db: Database, vault: Vault, binding: Binding, own: OwnChange, to: Move, *, mode: LockMode, lease_s: float
+) -> Moved:
+    """Give ``binding`` a line of its own on another X."""
+    a, b = to.a.reveal(), to.b.reveal()
+    try:
+        row = await db.fetchrow(
+            statements("changes")["move"],
+            mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, list(own.given),
+            to.ttl_s, own.user_data, own.metadata, to.x_id, to.cap, to.line_id, vault.party_key(a), vault.party_key(b),
+            vault.seal("line", "a", binding.pool_id, to.line_id, a),
+            vault.seal("line", "b", binding.pool_id, to.line_id, b),
+            to.direction, to.options, to.joinable, to.line_ttl_s, to.chosen,
+        )  # fmt: skip
+    except asyncpg.exceptions.LockNotAvailableError:
+        return Moved("busy")
+    except asyncpg.PostgresError as error:
+        if error.sqlstate in {"BB001", "BB002"}:
+            return Moved(str(error.detail) if error.sqlstate == "BB002" else "busy")
+        raise
+    return Moved(row["outcome"], row["no"]) if row else Moved("over")
+
+
+def _wanted(vault: Vault, binding: Binding, change: LineChange) -> str:
+    a, b = binding.a, binding.b
+    if binding.flipped:
+        a, b, change = b, a, change.flipped()
+    return wanted_text(vault, binding.pool_id, binding.line_id, change, a=a, b=b)

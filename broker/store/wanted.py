@@ -1,0 +1,70 @@
+"""How a modify's row says what is wanted of the line."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from broker.domain.change import LineChange
+from broker.domain.ids import new_id
+from broker.domain.options import CallOptions
+from broker.domain.phone import PhoneNumber
+from broker.store.crypto import Vault
+
+
+def wanted_text(
+    vault: Vault, pool_id: int, line_id: UUID, change: LineChange, *, a: PhoneNumber, b: PhoneNumber
+) -> str:
+    """Return ``change`` as the call's row keeps it, with the line's parties as they are.
+
+    These are sealed for a row of their own, to which bindings that have ended go when the parties change.
+    """
+    before = new_id()
+    wanted: dict[str, Any] = {
+        "before": {
+            "line": str(before),
+            "a": _coded(vault.seal("line", "a", pool_id, before, a.reveal())),
+            "b": _coded(vault.seal("line", "b", pool_id, before, b.reveal())),
+        }
+    }
+    for role, party in (("a", change.a), ("b", change.b)):
+        if party is not None:
+            sealed = vault.seal("line", role, pool_id, line_id, party.reveal())
+            wanted[role] = {"key": vault.party_key(party.reveal()), "sealed": _coded(sealed)}
+    if change.direction is not None:
+        wanted["direction"] = change.direction
+    if change.options is not None:
+        wanted["options"] = change.options.to_text()
+    if change.ttl_s is not None:
+        wanted["ttl_s"] = change.ttl_s
+    return orjson.dumps(wanted).decode()
+
+
+def read_wanted(vault: Vault, pool_id: int, line_id: UUID, text: str) -> LineChange:
+    """Return the change that :func:`wanted_text` wrote.
+
+    Raises:
+        SealBroken: the data keys do not open it.
+    """
+    wanted: Mapping[str, Any] = orjson.loads(text)
+
+    def party(role: str) -> PhoneNumber | None:
+        if role not in wanted:
+            return None
+        return PhoneNumber(vault.open("line", role, pool_id, line_id, base64.b64decode(wanted[role]["sealed"])))
+
+    return LineChange(
+        a=party("a"),
+        b=party("b"),
+        direction=wanted.get("direction"),
+        options=CallOptions.from_text(wanted["options"]) if "options" in wanted else None,
+        ttl_s=wanted.get("ttl_s"),
+    )
+
+
+def _coded(sealed: bytes) -> str:
+    return base64.b64encode(sealed).decode()

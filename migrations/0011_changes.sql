@@ -1,0 +1,299 @@
+-- Lines that several orders share, and changes of lines: what joins, what is asked for, what became of it.
+
+CREATE FUNCTION lines_of(p_pool integer[], p_line uuid[])
+RETURNS TABLE (ord integer, x_id integer, state text, direction text, options text, joinable boolean, changing boolean,
+               a_key bigint, b_key bigint, a_sealed bytea, b_sealed bytea)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT i.ord::integer, l.x_id, l.state, l.direction, l.options, l.joinable, l.changing, l.a_key, l.b_key, l.a_sealed,
+         l.b_sealed
+  FROM unnest(p_pool, p_line) WITH ORDINALITY AS i (pool_id, id, ord)
+  JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.id;
+END
+$$;
+COMMENT ON FUNCTION lines_of IS 'Lines by id, for a pair that might share one: whether it may is decided on the decrypted numbers.';
+
+CREATE FUNCTION join_lines(
+  p_pool integer[], p_line uuid[], p_app integer[], p_caller integer[], p_binding uuid[], p_a bigint[], p_b bigint[],
+  p_direction text[], p_options text[], p_ttl integer[], p_chosen text[], p_order text[], p_user_data text[],
+  p_metadata text[], p_key_hash bytea[], p_key_token integer[]
+) RETURNS TABLE (ord integer, outcome text, created_at timestamptz, state text, expires_at timestamptz,
+                 subscription_id text)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz;
+BEGIN
+  PERFORM FROM (SELECT DISTINCT i.pool_id, i.id FROM unnest(p_pool, p_line) AS i (pool_id, id)) AS i
+  JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.id
+  ORDER BY l.pool_id, l.id FOR UPDATE OF l;
+  -- A new statement: it sees what was committed before the lines were ours.
+  v_now := broker_now();
+  RETURN QUERY
+  WITH item AS MATERIALIZED (
+    SELECT i.*, l.state, l.ttl_s AS line_ttl_s, l.expires_at AS line_end, l.subscription_id, l.a_key <> i.a_key AS flipped
+    FROM unnest(p_pool, p_line, p_app, p_caller, p_binding, p_a, p_b, p_direction, p_options, p_ttl, p_chosen, p_order,
+                p_user_data, p_metadata, p_key_hash, p_key_token) WITH ORDINALITY
+      AS i (pool_id, line_id, app_id, caller_id, binding_id, a_key, b_key, direction, options, ttl_s, chosen, order_id,
+            user_data, metadata, key_hash, key_token, ord)
+    JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.line_id
+    WHERE l.state IN ('pending', 'active') AND l.joinable AND NOT l.changing AND l.app_id = i.app_id
+      AND l.direction = i.direction AND l.options IS NOT DISTINCT FROM i.options
+      AND ((l.a_key = i.a_key AND l.b_key = i.b_key)
+        OR (l.direction = 'both' AND l.a_key = i.b_key AND l.b_key = i.a_key))
+  ),
+  keyed AS (
+    UPDATE idempotency AS d SET pool_id = i.pool_id, binding_id = i.binding_id
+    FROM item AS i
+    WHERE i.key_hash IS NOT NULL AND d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
+      AND d.token = i.key_token AND d.status IS NULL AND (d.binding_id IS NULL OR d.binding_id = i.binding_id)
+    RETURNING i.ord
+  ),
+  joining AS MATERIALIZED (
+    SELECT i.* FROM item AS i WHERE i.key_hash IS NULL OR i.ord IN (SELECT k.ord FROM keyed AS k)
+  ),
+  new_binding AS (
+    INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at, expires_at, flipped, chosen,
+                         order_id, user_data, metadata)
+    SELECT j.pool_id, j.binding_id, j.app_id, j.caller_id, j.line_id, j.state, j.ttl_s, v_now,
+           CASE WHEN j.state = 'active' AND j.ttl_s > 0 THEN v_now + j.ttl_s * interval '1 second' END,
+           j.flipped, j.chosen, j.order_id, j.user_data, j.metadata::jsonb
+    FROM joining AS j
+    RETURNING binding.id, binding.state, binding.expires_at
+  ),
+  looked_at AS (
+    -- In time for the first that ends, and to renew the line for one that outlasts it.
+    UPDATE line AS l SET sweep_at = least(l.sweep_at, n.ends, n.renewal)
+    FROM (
+      SELECT j.pool_id, j.line_id, min(v_now + nullif(j.ttl_s, 0) * interval '1 second') AS ends,
+             min(CASE
+               WHEN j.line_ttl_s > 0 AND (j.ttl_s = 0 OR v_now + j.ttl_s * interval '1 second' > coalesce(j.line_end, v_now))
+               THEN coalesce(j.line_end, v_now + j.line_ttl_s * interval '1 second') - renewal_margin(j.line_ttl_s)
+             END) AS renewal
+      FROM joining AS j GROUP BY j.pool_id, j.line_id
+    ) AS n
+    WHERE l.pool_id = n.pool_id AND l.id = n.line_id
+  )
+  SELECT o.ord::integer, CASE
+      WHEN n.id IS NOT NULL THEN 'joined' WHEN i.ord IS NOT NULL THEN 'superseded' ELSE 'gone' END,
+    v_now, n.state, n.expires_at, i.subscription_id
+  FROM unnest(p_binding) WITH ORDINALITY AS o (binding_id, ord)
+  LEFT JOIN item AS i ON i.ord = o.ord
+  LEFT JOIN new_binding AS n ON n.id = o.binding_id;
+END
+$$;
+COMMENT ON FUNCTION join_lines IS
+  'Gives each item a binding of its own on a line that lives. Per item: joined (with the binding''s state), gone (the line ended, changes, or is not as the item wants it), superseded (the idempotency key belongs to a twin).';
+
+CREATE FUNCTION begin_change(
+  p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_whole boolean,
+  p_given text[], p_ttl integer, p_user_data text, p_metadata text, p_wanted jsonb, p_new_key bigint
+) RETURNS TABLE (outcome text, line_id uuid, no smallint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz;
+  v_line uuid;
+  held record;
+  own binding%ROWTYPE;
+  v_kept bigint;
+BEGIN
+  IF p_new_key IS NOT NULL AND lock_parties(ARRAY[p_pool], ARRAY[p_new_key], ARRAY[p_new_key], p_mode) <> '{}' THEN
+    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::smallint;
+    RETURN;
+  END IF;
+  SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
+  SELECT l.* INTO held FROM line AS l WHERE l.pool_id = p_pool AND l.id = v_line FOR UPDATE;
+  SELECT b.* INTO own FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding FOR UPDATE;
+  v_now := broker_now();
+  outcome := CASE
+    WHEN own.id IS NULL OR own.state NOT IN ('pending', 'active') THEN 'over'
+    WHEN own.line_id <> held.id THEN 'busy'
+    WHEN own.version <> p_version THEN 'stale'
+    WHEN p_wanted IS NULL THEN NULL
+    WHEN held.state <> 'active' OR held.changing THEN 'changing'
+    WHEN NOT p_whole AND p_wanted ?| ARRAY['a', 'b', 'direction'] AND EXISTS (
+      SELECT FROM binding AS o
+      WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active')) THEN 'shared'
+    END;
+  IF outcome IS NULL AND p_new_key IS NOT NULL THEN
+    v_kept := CASE WHEN p_wanted ? 'a' THEN held.b_key ELSE held.a_key END;
+    INSERT INTO slot (pool_id, x_id, party_key, counterpart_key, until, line_id)
+    VALUES (p_pool, held.x_id, p_new_key, v_kept, 'infinity', held.id)
+    ON CONFLICT (pool_id, party_key, x_id) DO UPDATE
+      SET counterpart_key = excluded.counterpart_key, until = excluded.until, line_id = excluded.line_id,
+          rests_until = CASE WHEN slot.until > v_now THEN slot.until END
+      WHERE slot.until <> 'infinity' AND (slot.until <= v_now OR slot.counterpart_key = excluded.counterpart_key);
+    IF NOT FOUND THEN
+      outcome := 'barred';
+    END IF;
+  END IF;
+  IF outcome IS NOT NULL THEN
+    RETURN QUERY SELECT outcome, held.id, NULL::smallint;
+    RETURN;
+  END IF;
+  IF p_wanted IS NOT NULL THEN
+    UPDATE line AS l SET changing = true, calls = l.calls + 1, third_key = p_new_key, change_failed = NULL
+    WHERE l.pool_id = p_pool AND l.id = held.id;
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at, wanted)
+    VALUES (p_pool, held.id, held.calls + 1, p_app, 'modify', clock_timestamp() + p_lease, v_now, p_wanted);
+    -- The line is all its bindings': each of them is another one from here on.
+    UPDATE binding AS b SET version = b.version + 1
+    WHERE b.line_id = held.id AND b.id <> own.id AND b.state IN ('pending', 'active');
+  END IF;
+  IF 'ttl_s' = ANY (p_given) THEN
+    UPDATE line AS l SET sweep_at = v_now WHERE l.pool_id = p_pool AND l.id = held.id;
+  END IF;
+  UPDATE binding AS b
+  SET version = b.version + 1,
+      ttl_s = CASE WHEN 'ttl_s' = ANY (p_given) THEN p_ttl ELSE b.ttl_s END,
+      expires_at = CASE
+        WHEN b.state <> 'active' OR NOT 'ttl_s' = ANY (p_given) THEN b.expires_at
+        WHEN p_ttl > 0 THEN v_now + p_ttl * interval '1 second' END,
+      user_data = CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE b.user_data END,
+      metadata = CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata::jsonb ELSE b.metadata END
+  WHERE b.pool_id = p_pool AND b.id = p_binding;
+  RETURN QUERY SELECT CASE WHEN p_wanted IS NULL THEN 'changed' ELSE 'begun' END, held.id,
+                      CASE WHEN p_wanted IS NOT NULL THEN held.calls + 1 END::smallint;
+END
+$$;
+COMMENT ON FUNCTION begin_change IS
+  'Changes a binding (p_given names what of ttl_s, user_data, metadata) and begins the modify of its line that p_wanted asks for. changed: nothing is to be sent. begun: the modify call (no, token 1) is ours to send; old and new party both hold the X. Else nothing was done: over, stale (version), changing (another call of the line is under way), shared (by other bindings, unless p_whole), barred (the new party may not have this X), busy (try again).';
+
+CREATE FUNCTION settle_change(
+  p_pool integer, p_line uuid, p_no smallint, p_token integer, p_attempt smallint, p_done boolean, p_reason text,
+  p_rest interval, p_bar interval, p_outcome text, p_http smallint, p_code text, p_lease interval
+) RETURNS text
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+  v_now CONSTANT timestamptz := broker_now();
+  w jsonb;
+  was record;
+  v_old bigint;
+  v_kept bigint;
+BEGIN
+  UPDATE platform_call AS c
+  SET state = 'settled', settled_at = v_now, attempt = p_attempt, outcome = p_outcome, http = p_http, code = p_code
+  WHERE c.pool_id = p_pool AND c.line_id = p_line AND c.no = p_no AND c.token = p_token AND c.settled_at IS NULL
+  RETURNING c.wanted INTO w;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  SELECT l.* INTO was FROM line AS l WHERE l.pool_id = p_pool AND l.id = p_line FOR UPDATE;
+  IF p_done IS NOT NULL AND was.third_key IS NOT NULL THEN
+    v_old := CASE WHEN w ? 'a' THEN was.a_key ELSE was.b_key END;
+    v_kept := CASE WHEN w ? 'a' THEN was.b_key ELSE was.a_key END;
+    -- Done: the replaced party rests, the kept one has another counterpart. Refused: the new party was never behind X.
+    UPDATE slot AS s SET until = greatest(v_now + CASE WHEN p_done THEN p_rest ELSE p_bar END, s.rests_until)
+    WHERE s.pool_id = p_pool AND s.x_id = was.x_id AND s.line_id = p_line
+      AND s.party_key = CASE WHEN p_done THEN v_old ELSE was.third_key END;
+    UPDATE slot AS s SET counterpart_key = was.third_key
+    WHERE p_done AND s.pool_id = p_pool AND s.x_id = was.x_id AND s.line_id = p_line AND s.party_key = v_kept;
+  END IF;
+  -- What has ended on the line keeps the parties and options that it had: a line of its own, with nothing behind it.
+  IF p_done AND w ? 'before' AND EXISTS (
+    SELECT FROM binding AS b WHERE b.line_id = p_line AND b.state IN ('released', 'failed')) THEN
+    INSERT INTO line (pool_id, id, app_id, x_id, state, direction, calls, ttl_s, joinable, a_key, b_key, confirmed_at,
+                      expires_at, a_sealed, b_sealed, options, subscription_id)
+    VALUES (p_pool, (w -> 'before' ->> 'line')::uuid, was.app_id, was.x_id, 'released', was.direction, 0, was.ttl_s, false,
+            was.a_key, was.b_key, was.confirmed_at, was.expires_at, decode(w -> 'before' ->> 'a', 'base64'),
+            decode(w -> 'before' ->> 'b', 'base64'), was.options, was.subscription_id);
+    UPDATE binding AS b SET line_id = (w -> 'before' ->> 'line')::uuid
+    WHERE b.line_id = p_line AND b.state IN ('released', 'failed');
+  END IF;
+  UPDATE line AS l
+  SET changing = false,
+      third_key = CASE WHEN p_done IS NULL THEN l.third_key END,
+      change_failed = p_reason,
+      a_key = CASE WHEN p_done AND w ? 'a' THEN (w -> 'a' ->> 'key')::bigint ELSE l.a_key END,
+      b_key = CASE WHEN p_done AND w ? 'b' THEN (w -> 'b' ->> 'key')::bigint ELSE l.b_key END,
+      a_sealed = CASE WHEN p_done AND w ? 'a' THEN decode(w -> 'a' ->> 'sealed', 'base64') ELSE l.a_sealed END,
+      b_sealed = CASE WHEN p_done AND w ? 'b' THEN decode(w -> 'b' ->> 'sealed', 'base64') ELSE l.b_sealed END,
+      direction = CASE WHEN p_done AND w ? 'direction' THEN w ->> 'direction' ELSE l.direction END,
+      options = CASE WHEN p_done AND w ? 'options' THEN w ->> 'options' ELSE l.options END,
+      ttl_s = CASE WHEN p_done AND w ? 'ttl_s' THEN (w ->> 'ttl_s')::integer ELSE l.ttl_s END,
+      expires_at = CASE
+        WHEN NOT coalesce(p_done, false) OR NOT w ? 'ttl_s' THEN l.expires_at
+        WHEN (w ->> 'ttl_s')::integer > 0 THEN v_now + (w ->> 'ttl_s')::integer * interval '1 second' END,
+      sweep_at = CASE
+        WHEN l.state = 'releasing' THEN NULL
+        WHEN NOT w ? 'ttl_s' THEN l.sweep_at
+        WHEN p_done THEN v_now
+        ELSE v_now + interval '1 minute' END,
+      calls = CASE WHEN l.state = 'releasing' THEN l.calls + 1 ELSE l.calls END
+  WHERE l.pool_id = p_pool AND l.id = p_line;
+  UPDATE binding AS b SET version = b.version + 1 WHERE b.line_id = p_line AND b.state = 'active' AND NOT w ? 'ttl_s';
+  IF was.state = 'releasing' THEN
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
+    VALUES (p_pool, p_line, was.calls + 1, was.app_id, 'unbind', clock_timestamp() + p_lease, v_now);
+  END IF;
+  RETURN was.state;
+END
+$$;
+COMMENT ON FUNCTION settle_change IS
+  'What became of a modify: done (the replaced party rests for p_rest), refused (p_reason; the new party is barred for p_bar), or null = given up because the line is being released. Returns the line''s state, with releasing an unbind call (no + 1, token 1) is ours to send; null = the call was not ours any more.';
+
+CREATE FUNCTION move_binding(
+  p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_given text[],
+  p_ttl integer, p_user_data text, p_metadata text, p_x integer, p_cap integer, p_line uuid, p_a bigint, p_b bigint,
+  p_a_sealed bytea, p_b_sealed bytea, p_direction text, p_options text, p_joinable boolean, p_line_ttl integer,
+  p_chosen text
+) RETURNS TABLE (outcome text, old_line uuid, no smallint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_line uuid;
+  held record;
+  own binding%ROWTYPE;
+  last boolean;
+BEGIN
+  IF lock_parties(ARRAY[p_pool], ARRAY[p_a], ARRAY[p_b], p_mode) <> '{}' THEN
+    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::smallint;
+    RETURN;
+  END IF;
+  SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
+  SELECT l.* INTO held FROM line AS l WHERE l.pool_id = p_pool AND l.id = v_line FOR UPDATE;
+  SELECT b.* INTO own FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding FOR UPDATE;
+  outcome := CASE
+    WHEN own.id IS NULL OR own.state NOT IN ('pending', 'active') THEN 'over'
+    WHEN own.line_id <> held.id THEN 'busy'
+    WHEN own.version <> p_version THEN 'stale'
+    WHEN held.state <> 'active' OR held.changing THEN 'changing' END;
+  IF outcome IS NOT NULL THEN
+    RETURN QUERY SELECT outcome, held.id, NULL::smallint;
+    RETURN;
+  END IF;
+  last := NOT EXISTS (
+    SELECT FROM binding AS o WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active'));
+  -- The binding keeps its id; reserve() inserts a row, so the old one makes room and hands over its fields.
+  DELETE FROM binding AS b WHERE b.pool_id = p_pool AND b.id = own.id;
+  SELECT r.outcome INTO outcome FROM reserve(
+    p_mode, p_lease, ARRAY[p_pool], ARRAY[p_x], ARRAY[p_cap], ARRAY[p_app], ARRAY[own.caller_id], ARRAY[p_line],
+    ARRAY[own.id], ARRAY[p_a], ARRAY[p_b], ARRAY[p_a_sealed], ARRAY[p_b_sealed], ARRAY[p_direction], ARRAY[p_options],
+    ARRAY[p_joinable], ARRAY[p_line_ttl], ARRAY[p_ttl], ARRAY[p_chosen], ARRAY[own.order_id],
+    ARRAY[CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE own.user_data END],
+    ARRAY[CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata ELSE own.metadata::text END],
+    ARRAY[NULL::bytea], ARRAY[NULL::integer], ARRAY[NULL::integer], ARRAY[NULL::boolean]) AS r;
+  IF outcome <> 'won' THEN
+    RAISE EXCEPTION 'X not available: %', outcome USING ERRCODE = 'BB002', DETAIL = outcome;
+  END IF;
+  UPDATE binding AS b SET created_at = own.created_at, version = own.version + 1
+  WHERE b.pool_id = p_pool AND b.id = own.id;
+  IF last THEN
+    UPDATE line AS l SET state = 'releasing', sweep_at = NULL, calls = l.calls + 1
+    WHERE l.pool_id = p_pool AND l.id = held.id;
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
+    VALUES (p_pool, held.id, held.calls + 1, p_app, 'unbind', clock_timestamp() + p_lease, broker_now());
+  END IF;
+  RETURN QUERY SELECT 'won', held.id, CASE WHEN last THEN held.calls + 1 END::smallint;
+END
+$$;
+COMMENT ON FUNCTION move_binding IS
+  'Gives an active binding another X, with other parties or options: reserves anew and lets go of its old line, which ends if nobody else shares it (then its unbind call (no, token 1) is ours to send, as is the bind of the new line). All or nothing (BB002: that X is not available); over, stale, changing, busy as in begin_change.';
