@@ -9,18 +9,22 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, callers, numbers, pools
+from broker.flows.operate import apps, callers, clearing, numbers, pools, rotation
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
     CallerChange,
+    Clear,
     Given,
+    Move,
     NewApp,
     NewCaller,
     NewKey,
     NewPool,
     NumberFilter,
     Numbers,
+    Question,
+    Staged,
     Why,
     read,
 )
@@ -76,8 +80,23 @@ async def resume_app(desk: Desk, asked: Asked) -> object:
 
 
 async def check_app(desk: Desk, asked: Asked) -> object:
-    """One question to the platform."""
-    return await apps.check(desk, asked.path["app"], of_app)
+    """One question to the platform, with the current or the staged secret."""
+    return await apps.check(desk, asked.path["app"], of_app, staged=read(Question, asked.body).staged)
+
+
+async def stage_secret(desk: Desk, asked: Asked) -> object:
+    """A second secret, to be proved."""
+    return await rotation.stage(desk, asked.path["app"], read(Staged, asked.body).secret)
+
+
+async def promote_secret(desk: Desk, asked: Asked) -> object:
+    """The second secret becomes the first."""
+    return await rotation.promote(desk, asked.path["app"])
+
+
+async def drop_secret(desk: Desk, asked: Asked) -> object:
+    """No second secret any more."""
+    return await rotation.drop(desk, asked.path["app"])
 
 
 async def list_callers(desk: Desk, asked: Asked) -> object:
@@ -91,9 +110,8 @@ async def create_caller(desk: Desk, asked: Asked) -> object:
 
 
 async def change_caller(desk: Desk, asked: Asked) -> object:
-    """Another weight."""
-    wanted = read(CallerChange, asked.body)
-    return await callers.set_weight(desk, asked.path["app"], asked.path["caller"], wanted.weight)
+    """Merge-patch of a caller."""
+    return await callers.change(desk, asked.path["app"], asked.path["caller"], read(CallerChange, asked.body))
 
 
 async def list_keys(desk: Desk, asked: Asked) -> object:
@@ -105,6 +123,11 @@ async def create_key(desk: Desk, asked: Asked) -> object:
     """A new key, shown this once."""
     new = read(NewKey, asked.body)
     return await callers.create_key(desk, asked.path["app"], asked.path["caller"], new, new_key())
+
+
+async def rotate_key(desk: Desk, asked: Asked) -> object:
+    """A key beside the only one, with its scopes."""
+    return await callers.rotate_key(desk, asked.path["app"], asked.path["caller"], new_key())
 
 
 async def revoke_key(desk: Desk, asked: Asked) -> object:
@@ -160,3 +183,14 @@ async def drain_numbers(desk: Desk, asked: Asked) -> object:
 async def retire_numbers(desk: Desk, asked: Asked) -> object:
     """Given back."""
     return await numbers.retire(desk, asked.path["app"], read(Numbers, asked.body))
+
+
+async def move_number(desk: Desk, asked: Asked) -> object:
+    """In another pool."""
+    return await numbers.move(desk, asked.path["app"], read(Move, asked.body))
+
+
+async def clear_number(desk: Desk, asked: Asked) -> object:
+    """Every binding on it is being released; who asks again learns how far they are."""
+    number = read(Clear, asked.body).number
+    return await clearing.clear(desk, asked.path["app"], number, wait_s=0.0, told=lambda _over, _of: None)

@@ -3,64 +3,90 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from broker.cli.desk import confirm, tell, with_json, with_state_dir, with_yes, work
+from broker.cli.desk import ABSENT, confirm, number_or_none, tell, with_json, with_state_dir, with_yes, work
 
 _LIST = ("name", "mode", "state", "base_url", "rate", "burst", "default_ttl_s", "quarantine_s", "cap", "policy")
-_ABSENT = "none"
+_SECRET_CHARS = 4096
+_NUMBERS: tuple[tuple[str, type[int | float]], ...] = (("rate", float), ("heat", int))
+_WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script")
 
 
 @click.group()
 def app() -> None:
-    r"""Platform applications: address, secret, limits, defaults.
+    r"""Platform applications: address, secret, limits, defaults, notes.
 
     \b
     Examples:
       broker app create food --app-key KEY --secret-file secret.txt --base-url https://platform.example.com
-      broker app update food --rate 50 --burst 10
+      broker app set food --rate 50 --burst 10 --max-ttl 86400
       broker app check food
+      broker app secret food --stage --secret-file new.txt
+      broker app check food --staged
+      broker app secret food --promote
     """
+
+
+_secret_file = click.option(
+    "--secret-file",
+    type=click.File("r"),
+    help="File with the app's secret, - = standard input. A secret is never taken from the command line.",
+)
 
 
 def _profile(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--base-url", help="The platform's access address; a path in it is kept."),
-            click.option(
-                "--secret-file",
-                type=click.File("r"),
-                help="File with the app's secret, - = standard input. A secret is never taken from the command line.",
-            ),
+            _secret_file,
             click.option("--rate", help="Platform calls a second over all instances; 'none' = no limit."),
             click.option("--burst", type=int, help="Calls that may go out at once after a pause."),
             click.option(
                 "--default-ttl", "default_ttl_s", type=int, help="Lifetime in seconds of a binding; 0 = none."
             ),
+            click.option("--max-ttl", "max_ttl_s", type=int, help="Longest lifetime in seconds, 60 to 31536000."),
             click.option("--quarantine", "quarantine_s", type=int, help="Rest in seconds of a party on an X."),
             click.option("--cap", type=int, help="Most live lines on one X."),
             click.option("--policy", help="pack, sticky, avoid_sticky or spread."),
+            click.option("--heat", help="Calls an hour that one X may carry, or 'none'. Stored; not in force yet."),
+            click.option("--recording/--no-recording", default=None, help="Whether calls may be recorded."),
+            click.option("--sms/--no-sms", default=None, help="Whether short messages are passed on."),
+            click.option("--extension-digits", type=int, help="Digits of an extension, 1 to 4, as at the platform."),
+            click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
+            click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
+            click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),
+            click.option("--channel", help="A note: through whom the business comes; 'none' takes it away."),
+            click.option("--industry", help="A note: what business the calls are about; 'none' takes it away."),
+            click.option("--call-script", help="A note: what the callers say; 'none' takes it away."),
         )
     ):
         command = option(command)
     return command
 
 
-def _given(rate: str | None, secret_file: Any, fields: dict[str, Any]) -> dict[str, Any]:
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if value is not None}
-    if rate is not None:
-        try:
-            given["rate"] = None if rate == _ABSENT else float(rate)
-        except ValueError:
-            raise click.BadParameter("must be a number or 'none'", param_hint="--rate") from None
-    if secret_file is not None:
-        try:
-            given["secret"] = secret_file.read().strip()
-        except UnicodeDecodeError:
-            raise click.BadParameter("the file is not text", param_hint="--secret-file") from None
+    for name, kind in _NUMBERS:
+        if name in given:
+            given[name] = number_or_none(given[name], kind, name)
+    given |= dict.fromkeys((name for name in _WORDS if given.get(name) == ABSENT), None)
+    if (file := given.pop("secret_file", None)) is not None:
+        given["secret"] = _content(file)
     return given
+
+
+def _content(file: TextIO) -> str:
+    try:
+        return file.read(_SECRET_CHARS).strip()
+    except UnicodeDecodeError:
+        raise click.BadParameter("the file is not text", param_hint="--secret-file") from None
+
+
+def _asked_for() -> str:
+    return str(click.prompt("Secret", hide_input=True, err=True))
 
 
 @app.command("list")
@@ -98,11 +124,11 @@ def create(name: str, state_dir: str | None, as_json: bool, **fields: Any) -> No
 
     if fields["base_url"] is None:
         raise click.UsageError("Missing option '--base-url'.")
-    given = {"name": name, **_given(fields.pop("rate"), fields.pop("secret_file"), fields)}
+    given = {"name": name, **_given(fields)}
     if "secret" not in given:
         if not sys.stdin.isatty():
             raise click.UsageError("Missing option '--secret-file'.")
-        given["secret"] = click.prompt("Secret", hide_input=True, err=True)
+        given["secret"] = _asked_for()
 
     async def job(desk: Any) -> Any:
         return await apps.create(desk, read(NewApp, given))
@@ -110,17 +136,17 @@ def create(name: str, state_dir: str | None, as_json: bool, **fields: Any) -> No
     tell(work(state_dir, job), as_json=as_json)
 
 
-@app.command()
+@app.command("set")
 @click.argument("name")
 @_profile
 @with_state_dir
 @with_json
-def update(name: str, state_dir: str | None, as_json: bool, **fields: Any) -> None:
+def set_app(name: str, state_dir: str | None, as_json: bool, **fields: Any) -> None:
     """Change what is given and leave the rest. Instances take it in within about a second."""
     from broker.flows.operate import apps
     from broker.flows.operate.fields import AppChange, read
 
-    given = _given(fields.pop("rate"), fields.pop("secret_file"), fields)
+    given = _given(fields)
     if not given:
         raise click.UsageError("Nothing to change: give an option.")
 
@@ -162,13 +188,60 @@ def resume(name: str, state_dir: str | None, as_json: bool) -> None:
 
 @app.command()
 @click.argument("name")
+@click.option("--staged", is_flag=True, help="With the staged secret, before it goes live.")
 @with_state_dir
 @with_json
-def check(name: str, state_dir: str | None, as_json: bool) -> None:
+def check(name: str, staged: bool, state_dir: str | None, as_json: bool) -> None:
     """Prove address and secret with one query to the platform; exit 1 if it does not accept them."""
     from broker.flows.operate import apps
     from broker.platform.huawei.access import of_app
 
-    verdict = work(state_dir, lambda desk: apps.check(desk, name, of_app))
+    verdict = work(state_dir, lambda desk: apps.check(desk, name, of_app, staged=staged))
     tell(verdict, as_json=as_json)
     sys.exit(0 if verdict["ok"] else 1)
+
+
+@app.command()
+@click.argument("name")
+@click.option("--stage", is_flag=True, help="Keep a new secret beside the current one: from --secret-file or stdin.")
+@click.option("--promote", is_flag=True, help="Make the staged secret the current one, and this the previous one.")
+@click.option("--drop", is_flag=True, help="Forget the second secret, previous or staged.")
+@_secret_file
+@with_yes
+@with_state_dir
+@with_json
+def secret(
+    name: str,
+    stage: bool,
+    promote: bool,
+    drop: bool,
+    secret_file: TextIO | None,
+    yes: bool,
+    state_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Rotate the app's secret without a gap: stage, `check --staged`, promote, drop.
+
+    Calls to the platform are signed with the current secret.
+    """
+    from broker.flows.operate import rotation
+    from broker.flows.operate.fields import Staged, read
+
+    if stage + promote + drop != 1:
+        raise click.UsageError("Give one of --stage, --promote and --drop.")
+    if drop:
+        confirm(f"Forget the second secret of {name}?", yes=yes)
+    new = _new_secret(secret_file) if stage else ""
+
+    async def job(desk: Any) -> Any:
+        if stage:
+            return await rotation.stage(desk, name, read(Staged, {"secret": new}).secret)
+        return await (rotation.promote(desk, name) if promote else rotation.drop(desk, name))
+
+    tell(work(state_dir, job), as_json=as_json)
+
+
+def _new_secret(file: TextIO | None) -> str:
+    if file is not None:
+        return _content(file)
+    return _asked_for() if sys.stdin.isatty() else _content(sys.stdin)

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
+from broker.cli.desk import confirm, number_or_none, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
+
+_LIST = ("name", "weight", "requests_per_s", "max_live_bindings", "live_keys", "created_at")
 
 
 @click.group()
@@ -16,7 +18,7 @@ def caller() -> None:
     \b
     Examples:
       broker caller create shop --app food
-      broker caller weight shop 5 --app food
+      broker caller set shop --weight 5 --app food
     """
 
 
@@ -31,41 +33,67 @@ def list_callers(app: str | None, state_dir: str | None, as_json: bool) -> None:
     async def job(desk: Any) -> Any:
         return await callers.every(desk, await the_app(desk, app))
 
-    tell(work(state_dir, job), as_json=as_json, columns=("name", "weight", "live_keys", "created_at"))
+    tell(work(state_dir, job), as_json=as_json, columns=_LIST)
+
+
+def _profile(command: Any) -> Any:
+    for option in reversed(
+        (
+            click.option("--weight", type=int, help="Share of the app's call budget, 1 to 1000."),
+            click.option("--requests-per-s", help="Requests a second, or 'none'. Stored; not in force yet."),
+            click.option("--max-live-bindings", help="Live bindings at a time, or 'none'. Stored; not in force yet."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, kind in (("requests_per_s", float), ("max_live_bindings", int)):
+        if name in given:
+            given[name] = number_or_none(given[name], kind, name)
+    return given
 
 
 @caller.command("create")
 @click.argument("name")
-@click.option("--weight", type=int, default=1, show_default=True, help="Share of the app's call budget, 1 to 1000.")
+@_profile
 @with_app
 @with_state_dir
 @with_json
-def create_caller(name: str, weight: int, app: str | None, state_dir: str | None, as_json: bool) -> None:
+def create_caller(name: str, app: str | None, state_dir: str | None, as_json: bool, **fields: Any) -> None:
     """Create a caller."""
     from broker.flows.operate import callers
     from broker.flows.operate.fields import NewCaller, read
 
+    given = {"name": name, **_given(fields)}
+
     async def job(desk: Any) -> Any:
-        new = read(NewCaller, {"name": name, "weight": weight})
+        new = read(NewCaller, given)
         return await callers.create(desk, await the_app(desk, app), new)
 
     tell(work(state_dir, job), as_json=as_json)
 
 
-@caller.command("weight")
+@caller.command("set")
 @click.argument("name")
-@click.argument("weight", type=int)
+@_profile
 @with_app
 @with_state_dir
 @with_json
-def set_weight(name: str, weight: int, app: str | None, state_dir: str | None, as_json: bool) -> None:
-    """Change a caller's share of the app's call budget."""
+def set_caller(name: str, app: str | None, state_dir: str | None, as_json: bool, **fields: Any) -> None:
+    """Change what is given of a caller and leave the rest."""
     from broker.flows.operate import callers
     from broker.flows.operate.fields import CallerChange, read
 
+    given = _given(fields)
+    if not given:
+        raise click.UsageError("Nothing to change: give an option.")
+
     async def job(desk: Any) -> Any:
-        wanted = read(CallerChange, {"weight": weight})
-        return await callers.set_weight(desk, await the_app(desk, app), name, wanted.weight)
+        wanted = read(CallerChange, given)
+        return await callers.change(desk, await the_app(desk, app), name, wanted)
 
     tell(work(state_dir, job), as_json=as_json)
 
@@ -78,6 +106,7 @@ def key() -> None:
     Examples:
       broker key create shop --app food
       broker key create console --app food --scope operate
+      broker key rotate shop --app food
       broker key revoke shop X7ab --app food --yes
     """
 
@@ -114,6 +143,25 @@ def create_key(
     async def job(desk: Any) -> Any:
         new = read(NewKey, {"scopes": list(scopes)} if scopes else {})
         return await callers.create_key(desk, await the_app(desk, app), caller_name, new, new_key())
+
+    tell(work(state_dir, job), as_json=as_json)
+
+
+@key.command("rotate")
+@click.argument("caller_name", metavar="CALLER")
+@with_app
+@with_state_dir
+@with_json
+def rotate_key(caller_name: str, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Create a second key with the scopes of the first and print it: this once, never again.
+
+    Both work until the old one, whose hint is printed as `replaces`, is revoked.
+    """
+    from broker.api.auth import new_key
+    from broker.flows.operate import callers
+
+    async def job(desk: Any) -> Any:
+        return await callers.rotate_key(desk, await the_app(desk, app), caller_name, new_key())
 
     tell(work(state_dir, job), as_json=as_json)
 

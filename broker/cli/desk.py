@@ -20,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TIMEOUT_S = 30.0
 
+#: What an option is given to take a value away.
+ABSENT = "none"
+
 #: `[N]` of a pointer into a list, for people: how the places of a list are called.
 _LISTS = ("/items/", "/numbers/")
 
@@ -55,6 +58,17 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("This needs --yes where nobody can be asked.")
     click.confirm(question, abort=True, err=True)
+
+
+def number_or_none(given: str, kind: type[int | float], option: str) -> float | None:
+    """Return the number that an option names, or None for the word 'none'."""
+    if given == ABSENT:
+        return None
+    try:
+        return kind(given)
+    except ValueError:
+        hint = "--" + option.replace("_", "-")
+        raise click.BadParameter(f"must be a number or '{ABSENT}'", param_hint=hint) from None
 
 
 def work(state_dir: str | None, job: Callable[[Desk], Awaitable[T]]) -> T:
@@ -148,7 +162,7 @@ def _cell(value: object) -> str:
         case list():
             return ",".join(map(str, value))
         case _:
-            return str(value)
+            return str(value).replace("\n", "\\n")
 
 
 def _settings(state_dir: str | None) -> Settings:

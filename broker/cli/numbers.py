@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import click
 
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
 _LIST = ("number", "pool", "area_code", "state", "live_lines", "resting_until", "releasable", "carrier", "rent")
-_NEEDED = ("number", "pool")
-_COLUMNS = (*_NEEDED, "area_code", "carrier", "rent")
 
 
 @click.group()
 def numbers() -> None:
-    r"""X numbers: import, freeze, open, drain, retire.
+    r"""X numbers: import, freeze, open, drain, retire, move, clear.
 
     A frozen number is handed out no more and keeps its lines. A draining one leaves for good: `list` says `releasable`
     once no line lives on it and no rest remains; `retire` then notes that it was given back.
@@ -29,12 +26,13 @@ def numbers() -> None:
       broker numbers import numbers.csv --app food
       broker numbers drain +8617010000001 +8617010000002 --app food
       broker numbers list --state draining --app food
+      broker numbers clear +8617010000001 --app food
     """
 
 
 @numbers.command("list")
 @click.option("--pool", help="Only this pool's.")
-@click.option("--state", help="Only in this state: open, frozen, draining, suspended or retired.")
+@click.option("--state", help="Only in this state: open, frozen, draining, suspended, retired or moved.")
 @with_app
 @with_state_dir
 @with_json
@@ -50,19 +48,25 @@ def list_numbers(pool: str | None, state: str | None, app: str | None, state_dir
 
 
 @numbers.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8-sig"))
+@click.argument("file", type=click.File("rb"))
 @with_app
 @with_state_dir
 @with_json
-def import_numbers(file: TextIO, app: str | None, state_dir: str | None, as_json: bool) -> None:
-    """Import numbers from a CSV file: all of them, or none.
+def import_numbers(file: BinaryIO, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Import numbers from a CSV file or an .xlsx workbook: all of them, or none.
 
     The first line names the columns: number, pool and, where known, area_code, carrier, rent. Importing a file again
-    changes nothing but carrier and rent.
+    changes nothing but carrier and rent. In a workbook the first sheet counts; format its columns as text, or the
+    program that made it drops the + and leading zeros.
     """
+    from broker.cli import number_file
     from broker.flows.operate import numbers as flow
 
-    lines = _read(file)
+    try:
+        lines = number_file.read(file)
+    except number_file.BadFile as bad:
+        click.echo(f"Nothing was imported: {bad}", err=True)
+        sys.exit(1)
 
     async def job(desk: Any) -> Any:
         return await flow.load(desk, await the_app(desk, app), lines)
@@ -70,49 +74,75 @@ def import_numbers(file: TextIO, app: str | None, state_dir: str | None, as_json
     tell(work(state_dir, job), as_json=as_json)
 
 
-def _read(file: TextIO) -> list[dict[str, str]]:
-    lines: list[dict[str, str]] = []
-    rows = csv.reader(())
-    try:
-        text = file.read()
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in next(rows, [])]
-        _check(header)
-        for row in _with_progress(rows, text.count("\n")):
-            if len(row) > len(header):
-                _wrong(f"line {rows.line_num}: has more columns than the first line")
-            # An empty cell is no value; a line without any is kept, to be named as wrong in its place.
-            cells = (cell.strip() for cell in row)
-            lines.append({name: cell for name, cell in zip(header, cells, strict=False) if cell})
-    except csv.Error as error:
-        _wrong(f"line {rows.line_num}: {error}")
-    except UnicodeDecodeError:
-        _wrong("the file is not UTF-8 text")
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        _wrong("the file has no numbers")
-    return lines
+@numbers.command("move")
+@click.argument("number")
+@click.option("--to", required=True, metavar="POOL", help="Another pool of the same app.")
+@with_app
+@with_state_dir
+@with_json
+def move_number(number: str, to: str, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Put a frozen or drained number into another pool, once no line lives on it and nobody rests on it.
+
+    It keeps its state: `open` hands it out there. What was bound on it before still shows it.
+    """
+    from broker.flows.operate import numbers as flow
+    from broker.flows.operate.fields import Move, read
+
+    async def job(desk: Any) -> Any:
+        return await flow.move(desk, await the_app(desk, app), read(Move, {"number": number, "to": to}))
+
+    tell(work(state_dir, job), as_json=as_json, columns=_LIST)
 
 
-def _with_progress(rows: Iterable[list[str]], length: int) -> Iterator[list[str]]:
+@numbers.command("clear")
+@click.argument("number")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=60,
+    show_default=True,
+    help="Seconds to wait for the platform's answers; the releases themselves are never lost.",
+)
+@with_yes
+@with_app
+@with_state_dir
+@with_json
+def clear_number(number: str, wait_s: float, yes: bool, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """End every binding that is on the number now, one by one. Freeze it first, else new ones may follow.
+
+    The releases are committed here; a running service sends the unbinds. Exit 1 if some have not ended in time.
+    """
+    from broker.flows.operate import clearing
+    from broker.flows.operate.fields import Clear, read
+
+    confirm(f"End every binding on {number}?", yes=yes)
+
+    async def job(desk: Any) -> Any:
+        wanted = read(Clear, {"number": number})
+        with _ending() as told:
+            return await clearing.clear(desk, await the_app(desk, app), wanted.number, wait_s=wait_s, told=told)
+
+    bindings = work(state_dir, job)
+    tell(bindings, as_json=as_json, columns=("id", "state"))
+    if not clearing.ended(bindings):
+        click.echo("Not all have ended yet: a running service goes on with it; ask again.", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _ending() -> Iterator[Callable[[int, int], None]]:
+    """Show how many have ended, where somebody looks."""
     if not sys.stderr.isatty():
-        yield from rows
+        yield lambda _ended, _of: None
         return
-    with click.progressbar(rows, length=length, label="Reading", file=sys.stderr) as shown:
-        yield from shown
+    with click.progressbar(length=0, label="Ending", file=sys.stderr) as bar:
 
+        def told(ended: int, of: int) -> None:
+            bar.length = of
+            bar.update(ended - bar.pos)
 
-def _check(header: list[str]) -> None:
-    unknown = [name for name in header if name not in _COLUMNS]
-    missing = [name for name in _NEEDED if name not in header]
-    if unknown or missing or len(set(header)) != len(header):
-        _wrong("line 1: must name the columns number, pool[, area_code, carrier, rent], each once")
-
-
-def _wrong(words: str) -> NoReturn:
-    click.echo(f"Nothing was imported: {words}", err=True)
-    sys.exit(1)
+        yield told
 
 
 def _mover(name: str, words: str, question: str | None) -> None:

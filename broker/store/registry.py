@@ -32,6 +32,11 @@ class App:
     cap: int
     policy: Policy
     suspended: str | None
+    max_ttl_s: int = 31_536_000
+    recording: bool = True
+    sms: bool = True
+    #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
+    accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,9 @@ async def load(db: Database, vault: Vault) -> Registry:
 
 
 def _app(row: asyncpg.Record, vault: Vault) -> App:
+    kept = (row["secret_sealed"], row["next_secret_sealed"], row["previous_secret_sealed"])
     try:
-        secret = vault.open("app", "secret", 0, row["name"], row["secret_sealed"])
+        secrets = tuple(vault.open("app", "secret", 0, row["name"], sealed) for sealed in kept if sealed is not None)
     except SealBroken as error:
         raise SealBroken(f"app {row['name']}: {error}; is BROKER_DATA_KEYS the one it was stored with?") from None
     return App(
@@ -135,7 +141,7 @@ def _app(row: asyncpg.Record, vault: Vault) -> App:
         name=row["name"],
         mode=row["mode"],
         app_key=row["app_key"],
-        secret=secret,
+        secret=secrets[0],
         base_url=row["base_url"],
         auth_scheme=row["auth_scheme"],
         rate=row["rate"],
@@ -145,6 +151,10 @@ def _app(row: asyncpg.Record, vault: Vault) -> App:
         cap=row["cap"],
         policy=Policy(row["policy"]),
         suspended=(row["state_reason"] or "suspended") if row["state"] == "suspended" else None,
+        max_ttl_s=row["max_ttl_s"],
+        recording=row["recording"],
+        sms=row["sms"],
+        accepted_secrets=secrets,
     )
 
 

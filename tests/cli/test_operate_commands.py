@@ -91,14 +91,14 @@ async def test_check_tells_a_wrong_secret_and_address(service: Service, tmp_path
     async with client_of(service) as client:
         await client.emulator("PUT", "apps/key-of-proof", {"secret": "right", "mode": "axb", "rate": 0, "burst": None})
         await add_app(service, "proof")
-        ask(service, "app", "update", "proof", "--secret-file", str(secret))
+        ask(service, "app", "set", "proof", "--secret-file", str(secret))
         ended = plain(service, "app", "check", "proof")
         assert ended.returncode == 1
         assert "does not accept the secret" in ended.stdout
         secret.write_text("right", encoding="utf-8")
-        ask(service, "app", "update", "proof", "--secret-file", str(secret))
+        ask(service, "app", "set", "proof", "--secret-file", str(secret))
         assert plain(service, "app", "check", "proof").returncode == 0
-    ask(service, "app", "update", "proof", "--base-url", "http://127.0.0.1:1")
+    ask(service, "app", "set", "proof", "--base-url", "http://127.0.0.1:1")
     ended = plain(service, "app", "check", "proof")
     assert (ended.returncode, "cannot be reached" in ended.stdout) == (1, True)
 
@@ -155,10 +155,11 @@ def test_keys_are_shown_once(service: Service) -> None:
 
 
 def test_danger_needs_yes(service: Service) -> None:
-    """Closing a pool, suspending an app, revoking or retiring on a pipe without --yes: exit 2, nothing done."""
+    """What cannot be undone, on a pipe without --yes: exit 2, nothing done."""
     for arguments in (
         ("pool", "close", "beijing"), ("app", "suspend", "demo-axb"), ("key", "revoke", "demo", "abcd"),
-        ("numbers", "retire", "+8617010000001"),
+        ("numbers", "retire", "+8617010000001"), ("numbers", "clear", "+8617010000001"),
+        ("app", "secret", "demo-axb", "--drop"),
     ):  # fmt: skip
         ended = plain(service, *arguments)
         assert (ended.returncode, "--yes" in ended.stderr) == (2, True), arguments
@@ -175,7 +176,7 @@ def test_mistakes_are_sentences(service: Service, tmp_path: Path) -> None:
         service, "app", "create", "Bad", "--app-key", "k k", "--secret-file", str(secret), "--base-url", "ftp://h",
         "--cap", "0", code=1,
     )  # fmt: skip
-    assert [line.strip().partition(":")[0] for line in said.splitlines()[1:]] == ["name", "app_key", "base_url", "cap"]
+    assert {line.strip().partition(":")[0] for line in said.splitlines()[1:]} == {"name", "app_key", "base_url", "cap"}
     assert ask(service, "app", "show", "none", code=1) == "There is no app 'none'.\n"
     assert plain(service, "app", "show", "\udcff").returncode == 1
     assert ask(service, "numbers", "freeze", "+8617999999999", "--app", "demo-axb", code=1).startswith("Nothing was")
@@ -217,7 +218,7 @@ def test_serve_operators_need_no_state_folder(database_url: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["app"], ["app", "create"], ["caller"], ["key", "revoke"], ["pool"], ["numbers"], ["numbers", "import"],
-     ["numbers", "retire"]],
+     ["numbers", "retire"], ["numbers", "move"], ["numbers", "clear"], ["app", "secret"], ["key", "rotate"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_is_there(arguments: list[str]) -> None:

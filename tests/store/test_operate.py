@@ -9,7 +9,17 @@ from broker.api.auth import new_key
 from broker.errors import Conflict, Invalid, NotFound, Problem
 from broker.flows.operate import apps, callers, numbers, pools
 from broker.flows.operate.desk import Desk
-from broker.flows.operate.fields import AppChange, NewApp, NewCaller, NewKey, NewPool, NumberFilter, Numbers, read
+from broker.flows.operate.fields import (
+    AppChange,
+    CallerChange,
+    NewApp,
+    NewCaller,
+    NewKey,
+    NewPool,
+    NumberFilter,
+    Numbers,
+    read,
+)
 from broker.store.allocation import Claim
 from broker.store.bindings import ReleaseAsk, release
 from broker.store.crypto import DataKey, Vault
@@ -95,10 +105,10 @@ async def test_what_is_taken_or_missing_is_said(shop: Shop) -> None:
     with pytest.raises(NotFound):
         await apps.change(desk, "none", read(AppChange, {"burst": 2}))
     with pytest.raises(NotFound):
-        await callers.set_weight(desk, "food", "none", 3)
+        await callers.change(desk, "food", "none", CallerChange(weight=3))
     with pytest.raises(NotFound):
         await pools.close(desk, "food", "none")
-    assert (await callers.set_weight(desk, "food", "shop", 3))["weight"] == 3
+    assert (await callers.change(desk, "food", "shop", CallerChange(weight=3)))["weight"] == 3
     assert (await pools.close(desk, "food", "north"))["state"] == "closed"
     assert (await pools.reopen(desk, "food", "north"))["state"] == "open"
 

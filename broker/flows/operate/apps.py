@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from broker.errors import Conflict, Unavailable
-from broker.flows.operate.desk import Access, Desk, Shown, no_app, shown
+import asyncpg
+import orjson
+
+from broker.errors import Conflict, FieldError, Invalid, Unavailable
+from broker.flows.operate.desk import Access, Desk, Shown, no_app, sealed, shown
 from broker.flows.operate.fields import AppChange, NewApp
 from broker.platform.protocol import Answer, AxbPlatform, Verdict
 from broker.store.calls import take_slots
@@ -53,11 +56,10 @@ async def create(desk: Desk, new: NewApp) -> Shown:
 
     Raises:
         Conflict: its name or key is taken.
+        Invalid: the default lifetime is over the maximum.
     """
-    made = await desk.db.fetchrow(
-        statements("operate")["add_app"], new.name, new.mode, new.app_key, _sealed(desk, new.name, new.secret),
-        new.base_url, new.auth_scheme, new.rate, new.burst, new.default_ttl_s, new.quarantine_s, new.cap, new.policy,
-    )  # fmt: skip
+    profile = new.model_dump(exclude={"secret"})
+    made = await _stored(desk, "add_app", orjson.dumps(profile).decode(), sealed(desk, new.name, new.secret))
     if made is None:
         raise Conflict("Another app has this name or this app key.")
     return await show(desk, new.name)
@@ -68,15 +70,13 @@ async def change(desk: Desk, name: str, wanted: AppChange) -> Shown:
 
     Raises:
         NotFound: there is no such app.
+        Invalid: the default lifetime would be over the maximum.
     """
     given = wanted.model_dump(exclude_unset=True)
-    secret = given.get("secret")
-    changed = await desk.db.fetchrow(
-        statements("operate")["change_app"], name, given.get("base_url"),
-        _sealed(desk, name, secret) if secret is not None else None, "rate" in given, given.get("rate"),
-        given.get("burst"), given.get("default_ttl_s"), given.get("quarantine_s"), given.get("cap"),
-        given.get("policy"),
-    )  # fmt: skip
+    secret = given.pop("secret", None)
+    changed = await _stored(
+        desk, "change_app", name, orjson.dumps(given).decode(), None if secret is None else sealed(desk, name, secret)
+    )
     if changed is None:
         raise no_app(name)
     return await show(desk, name)
@@ -92,22 +92,26 @@ async def resume(desk: Desk, name: str) -> Shown:
     return await _set_state(desk, name, "open", None)
 
 
-async def check(desk: Desk, name: str, platform: Callable[[Access], AxbPlatform]) -> Shown:
-    """Ask the platform one question in the app's name and tell what the answer proves.
+async def check(desk: Desk, name: str, platform: Callable[[Access], AxbPlatform], *, staged: bool = False) -> Shown:
+    """Ask the platform one question in the app's name and tell what the answer proves of the current or staged secret.
 
     The question takes its turn in the app's limit like every other call.
 
     Raises:
         NotFound: there is no such app.
+        Conflict: no secret is staged.
         Unavailable: the app's calls leave no room for the question now.
     """
     sql = statements("operate")
     row = await desk.db.fetchrow(sql["app_access"], name)
     if row is None:
         raise no_app(name)
+    kept = row["next_secret_sealed" if staged else "secret_sealed"]
+    if kept is None:
+        raise Conflict(f"The app '{name}' has no staged secret.")
     access = Access(
         app_key=row["app_key"],
-        secret=desk.vault.open("app", "secret", 0, name, row["secret_sealed"]),
+        secret=desk.vault.open("app", "secret", 0, name, kept),
         base_url=row["base_url"],
         auth_scheme=row["auth_scheme"],
     )
@@ -149,5 +153,10 @@ async def _set_state(desk: Desk, name: str, state: str, reason: str | None) -> S
     return await show(desk, name)
 
 
-def _sealed(desk: Desk, name: str, secret: str) -> bytes:
-    return desk.vault.seal("app", "secret", 0, name, secret)
+async def _stored(desk: Desk, statement: str, *given: object) -> asyncpg.Record | None:
+    try:
+        return await desk.db.fetchrow(statements("operate")[statement], *given)
+    except asyncpg.CheckViolationError:
+        # The one rule over two fields; each by itself was checked before.
+        wrong = FieldError("/default_ttl_s", "must not be over the app's max_ttl_s")
+        raise Invalid("Some fields are wrong; see errors.", errors=(wrong,)) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import orjson
+
 from broker.errors import Conflict, FieldError, Invalid, NotFound
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
-from broker.flows.operate.fields import NewCaller, NewKey
+from broker.flows.operate.fields import CallerChange, NewCaller, NewKey
 from broker.store.registry import hash_key
 from broker.store.statements import statements
 
@@ -24,19 +26,23 @@ async def create(desk: Desk, app: str, new: NewCaller) -> Shown:
         Conflict: the app has a caller of this name.
     """
     owner = await app_id(desk, app)
-    if await desk.db.fetchrow(statements("operate")["add_caller"], owner, new.name, new.weight) is None:
+    made = await desk.db.fetchrow(
+        statements("operate")["add_caller"], owner, new.name, new.weight, new.requests_per_s, new.max_live_bindings
+    )
+    if made is None:
         raise Conflict(f"The app has a caller '{new.name}' already.")
     return await _show(desk, owner, new.name)
 
 
-async def set_weight(desk: Desk, app: str, caller: str, weight: int) -> Shown:
-    """Change a caller's share of the app's call budget.
+async def change(desk: Desk, app: str, caller: str, wanted: CallerChange) -> Shown:
+    """Change a caller's share of the app's call budget, or its limits; what is not given stays.
 
     Raises:
         NotFound: there is no such app or caller.
     """
     owner = await app_id(desk, app)
-    if await desk.db.fetchrow(statements("operate")["set_weight"], owner, caller, weight) is None:
+    given = orjson.dumps(wanted.model_dump(exclude_unset=True)).decode()
+    if await desk.db.fetchrow(statements("operate")["change_caller"], owner, caller, given) is None:
         raise _no_caller(caller)
     return await _show(desk, owner, caller)
 
@@ -70,6 +76,21 @@ async def create_key(desk: Desk, app: str, caller: str, new: NewKey, key: str) -
     if made is None:
         raise Conflict(f"The caller '{caller}' has two live keys: revoke one of them first.")
     return {"caller": caller, "key": key, "hint": hint, "scopes": scopes, "created_at": made["created_at"]}
+
+
+async def rotate_key(desk: Desk, app: str, caller: str, key: str) -> Shown:
+    """Store ``key`` beside the caller's only live one, with its scopes; ``replaces`` is the hint to revoke later.
+
+    Raises:
+        NotFound: there is no such app or caller.
+        Conflict: the caller has no live key, or two.
+    """
+    caller_id = await _caller_id(desk, await app_id(desk, app), caller)
+    live = await desk.db.fetch(statements("operate")["live_keys"], caller_id)
+    if not live:
+        raise Conflict(f"The caller '{caller}' has no live key: create one.")
+    made = await create_key(desk, app, caller, NewKey(scopes=live[0]["scopes"]), key)
+    return {**made, "replaces": live[0]["hint"]}
 
 
 async def revoke_key(desk: Desk, app: str, caller: str, hint: str) -> Shown:

@@ -50,6 +50,11 @@ async def app_id(desk: Desk, name: str) -> int:
     return int(row["id"])
 
 
+def sealed(desk: Desk, app: str, secret: str) -> bytes:
+    """Return how a secret of the app is stored, whether it is the current one or not yet or no more."""
+    return desk.vault.seal("app", "secret", 0, app, secret)
+
+
 def shown(rows: Iterable[Any]) -> list[Shown]:
     """Return rows as they are shown."""
     return [dict(row) for row in rows]

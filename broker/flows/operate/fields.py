@@ -18,6 +18,10 @@ _AREA = re.compile(r"0[0-9]{2,3}")
 _NUMBER = re.compile(r"[+][0-9]{3,30}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
+#: Range of a lifetime that ends. A year; the platform's own, where shorter, is another matter.
+SHORTEST_TTL_S = 60
+LONGEST_TTL_S = 31_536_000
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -57,14 +61,19 @@ def _printable(value: str) -> str:
 
 
 def _ttl(value: int) -> int:
-    if value != 0 and not 60 <= value <= 7_776_000:  # noqa: PLR2004 - the platform's own range
-        raise ValueError("must be 0 (no expiry) or 60 to 7776000 seconds")
+    if value != 0 and not SHORTEST_TTL_S <= value <= LONGEST_TTL_S:
+        raise ValueError(f"must be 0 (no expiry) or {SHORTEST_TTL_S} to {LONGEST_TTL_S} seconds")
     return value
 
 
 def _words(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be printable text")
+    return value
+
+
+def _lines(value: str) -> str:
+    _words(value.replace("\n", " "))
     return value
 
 
@@ -75,14 +84,20 @@ Secret = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_pri
 Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Burst = Annotated[int, Field(ge=1, le=100_000)]
 Ttl = Annotated[int, AfterValidator(_ttl)]
+MaxTtl = Annotated[int, Field(ge=SHORTEST_TTL_S, le=LONGEST_TTL_S)]
 Quarantine = Annotated[int, Field(ge=1, le=31_536_000)]
 Cap = Annotated[int, Field(ge=1, le=5000)]
 Policy = Literal["pack", "sticky", "avoid_sticky", "spread"]
+Digits = Annotated[int, Field(ge=1, le=4)]
+Heat = Annotated[int, Field(ge=1, le=100_000)]
+Note = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)]
+Script = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_lines)]
 Weight = Annotated[int, Field(ge=1, le=1000)]
+LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
 Number = Annotated[str, AfterValidator(_number)]
-NumberState = Literal["open", "frozen", "draining", "suspended", "retired"]
+NumberState = Literal["open", "frozen", "draining", "suspended", "retired", "moved"]
 
 
 class Given(BaseModel):
@@ -91,8 +106,31 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class NewApp(Given):
-    """An app to be created. ``rate`` is platform calls a second, null = no limit."""
+class Profile(Given):
+    """What may be changed of an app, its secret apart. Null: no limit, not known, or not said."""
+
+    base_url: Address = ""
+    rate: Rate | None = None
+    burst: Burst = 1
+    default_ttl_s: Ttl = 86_400
+    max_ttl_s: MaxTtl = LONGEST_TTL_S
+    quarantine_s: Quarantine = 14_400
+    cap: Cap = 500
+    policy: Policy = "pack"
+    heat: Heat | None = None
+    recording: bool = True
+    sms: bool = True
+    extension_digits: Digits = 4
+    event_url: Address | None = None
+    cdr_url: Address | None = None
+    sms_url: Address | None = None
+    channel: Note | None = None
+    industry: Note | None = None
+    call_script: Script | None = None
+
+
+class NewApp(Profile):
+    """An app to be created. ``rate`` is platform calls a second, ``heat`` calls an hour on one X."""
 
     name: Name
     mode: Literal["axb"] = "axb"
@@ -100,25 +138,24 @@ class NewApp(Given):
     secret: Secret = Field(repr=False)
     base_url: Address
     auth_scheme: Literal["aksk", "wsse"] = "aksk"
-    rate: Rate | None = None
-    burst: Burst = 1
-    default_ttl_s: Ttl = 86_400
-    quarantine_s: Quarantine = 14_400
-    cap: Cap = 500
-    policy: Policy = "pack"
 
 
-class AppChange(Given):
-    """What to change of an app. Only ``rate`` may be null: no limit."""
+class AppChange(Profile):
+    """What to change of an app: what is not given stays as it is."""
 
-    base_url: Address = ""
     secret: Secret = Field("", repr=False)
-    rate: Rate | None = None
-    burst: Burst = 1
-    default_ttl_s: Ttl = 0
-    quarantine_s: Quarantine = 1
-    cap: Cap = 1
-    policy: Policy = "pack"
+
+
+class Staged(Given):
+    """A secret that waits for its promotion."""
+
+    secret: Secret = Field(repr=False)
+
+
+class Question(Given):
+    """Which secret an app is to be asked with."""
+
+    staged: bool = False
 
 
 class Why(Given):
@@ -127,17 +164,18 @@ class Why(Given):
     reason: Reason | None = None
 
 
-class NewCaller(Given):
+class CallerChange(Given):
+    """What to change of an order system: what is not given stays as it is. Null limits: none."""
+
+    weight: Weight = 1
+    requests_per_s: Rate | None = None
+    max_live_bindings: LiveBindings | None = None
+
+
+class NewCaller(CallerChange):
     """An order system."""
 
     name: Name
-    weight: Weight = 1
-
-
-class CallerChange(Given):
-    """A new share of the app's call budget."""
-
-    weight: Weight
 
 
 class NewKey(Given):
@@ -158,6 +196,19 @@ class Numbers(Given):
 
     numbers: Annotated[list[Number], Field(min_length=1, max_length=100_000)]
     reason: Reason | None = None
+
+
+class Move(Given):
+    """A number and the pool that it goes to."""
+
+    number: Number
+    to: Name
+
+
+class Clear(Given):
+    """A number whose bindings are to end."""
+
+    number: Number
 
 
 class ImportLine(Given):

@@ -4,6 +4,7 @@
 
     open ──freeze──► frozen ──open──► open       its lines live on, no new ones
     open ──drain───► draining ──retire──► retired  releasable: no line lives, no rest remains
+    frozen, draining ──move──► the same in another pool, once no line lives and no rest remains
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from broker.errors import Conflict, FieldError, Invalid
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
-from broker.flows.operate.fields import ImportLine, NumberFilter, Numbers, mistakes
+from broker.flows.operate.fields import ImportLine, Move, NumberFilter, Numbers, mistakes
 from broker.store.statements import statements
 
 #: From which states a number may come into another one.
@@ -40,17 +41,17 @@ async def every(desk: Desk, app: str, wanted: NumberFilter) -> list[Shown]:
 
 async def freeze(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
     """Hand the numbers out no more; their lines live on."""
-    return await _move(desk, app, wanted, "frozen")
+    return await _turn(desk, app, wanted, "frozen")
 
 
 async def reopen(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
     """Hand the numbers out again, also one that had been retired."""
-    return await _move(desk, app, wanted, "open")
+    return await _turn(desk, app, wanted, "open")
 
 
 async def drain(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
     """Take the numbers out of choice for good; each is reported releasable once it is free."""
-    return await _move(desk, app, wanted, "draining")
+    return await _turn(desk, app, wanted, "draining")
 
 
 async def retire(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
@@ -79,6 +80,50 @@ async def retire(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
         )
         raise Conflict(f"No number was retired: {words}.")
     return await _listed(desk, owner, wanted.numbers)
+
+
+async def move(desk: Desk, app: str, wanted: Move) -> list[Shown]:
+    """Put a number that nobody uses into another pool of the app; its state goes with it, lines of its past stay.
+
+    Raises:
+        NotFound: there is no such app.
+        Invalid: the number or the pool is not of this app, or the number is in it.
+        Conflict: the number is handed out, lines live on it, or somebody rests on it.
+    """
+    owner = await app_id(desk, app)
+    pools = {row["name"]: row["id"] for row in await desk.db.fetch(statements("operate")["pool_ids"], owner)}
+    now = await desk.db.fetchrow(statements("operate")["standing"], owner, wanted.number, timeout_s=_LONG_S)
+    wrong = [
+        *([FieldError("/number", "is not a number of this app")] if now is None else []),
+        *([FieldError("/to", "is not a pool of this app")] if wanted.to not in pools else []),
+        *([FieldError("/to", "is where the number is")] if now is not None and wanted.to == now["pool"] else []),
+    ]
+    if wrong or now is None:
+        raise Invalid("Nothing was moved; see errors.", errors=tuple(wrong))
+    if (held := _held(now)) is not None:
+        raise Conflict(f"Nothing was moved: {held}.")
+    try:
+        moved = await desk.db.fetch(
+            statements("operate")["move_number"], owner, wanted.number, pools[wanted.to], timeout_s=_LONG_S
+        )
+    except asyncpg.UniqueViolationError:
+        raise Conflict("Nothing was moved: the pool is being added to; try again.") from None
+    except asyncpg.CheckViolationError:
+        raise Conflict("Nothing was moved: a pool holds at most 100,000 numbers.") from None
+    if not moved:
+        raise Conflict("Nothing was moved: the number was changed meanwhile; try again.")
+    return await _listed(desk, owner, [wanted.number])
+
+
+def _held(now: asyncpg.Record) -> str | None:
+    """Say what keeps a number in its pool."""
+    if now["state"] not in {"frozen", "draining", "suspended"}:
+        return f"the number is {now['state']}; freeze or drain it first"
+    if now["live_lines"]:
+        return f"{now['live_lines']} lines live on the number"
+    if now["rests"]:
+        return "somebody rests on the number"
+    return None if now["settled"] else "the number was changed a moment ago; try again in 10 seconds"
 
 
 async def load(desk: Desk, app: str, given: Sequence[object]) -> Shown:
@@ -158,7 +203,7 @@ async def _store(desk: Desk, lines: Sequence[ImportLine], pools: dict[str, Any])
     return [(row["ord"] - 1, row["outcome"]) for row in rows]
 
 
-async def _move(desk: Desk, app: str, wanted: Numbers, state: str) -> list[Shown]:
+async def _turn(desk: Desk, app: str, wanted: Numbers, state: str) -> list[Shown]:
     owner = await app_id(desk, app)
     found = await _of_app(desk, owner, wanted.numbers)
     may = {*_FROM[state], state}

@@ -7,8 +7,8 @@ SELECT version FROM config_version;
 SELECT current_setting('max_locks_per_transaction')::integer * current_setting('max_connections')::integer AS room;
 
 -- name: apps
-SELECT id, name, mode, app_key, secret_sealed, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap,
-       policy, state, state_reason
+SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secret_sealed, base_url, auth_scheme, rate,
+       burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, state, state_reason
 FROM app ORDER BY id;
 
 -- name: keys
@@ -20,7 +20,7 @@ WHERE k.revoked_at IS NULL;
 SELECT id, app_id, name, area_code, state FROM pool ORDER BY app_id, name;
 
 -- name: numbers
-SELECT pool_id, x_id, number, state FROM x_number ORDER BY pool_id, x_id;
+SELECT pool_id, x_id, number, state FROM x_number WHERE state <> 'moved' ORDER BY pool_id, x_id;
 
 -- name: add_app
 INSERT INTO app (name, mode, app_key, secret_sealed, base_url, rate, burst, quarantine_s, cap)
@@ -45,4 +45,4 @@ RETURNING id;
 -- name: add_number
 INSERT INTO x_number (pool_id, x_id, number)
 VALUES ($1, (SELECT coalesce(max(x.x_id) + 1, 0) FROM x_number AS x WHERE x.pool_id = $1), $2)
-ON CONFLICT (number) DO NOTHING;
+ON CONFLICT DO NOTHING;

@@ -1,41 +1,60 @@
 -- What operators do: apps, callers, keys, pools, numbers. Rare, by people: clear before fast.
 
 -- name: apps
-SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap, policy, state,
-       state_reason, created_at
+SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat,
+       recording, sms, extension_digits, event_url, cdr_url, sms_url, channel, industry, call_script,
+       CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
+         AS second_secret,
+       state, state_reason, created_at
 FROM app WHERE $1::text IS NULL OR name = $1 ORDER BY name;
 
 -- name: app_id
 SELECT id FROM app WHERE name = $1;
 
 -- name: app_access
-SELECT id, name, app_key, secret_sealed, base_url, auth_scheme, rate, burst FROM app WHERE name = $1;
+SELECT id, name, app_key, secret_sealed, next_secret_sealed, base_url, auth_scheme, rate, burst FROM app WHERE name = $1;
 
 -- name: add_app
-INSERT INTO app (name, mode, app_key, secret_sealed, base_url, auth_scheme, rate, burst, default_ttl_s, quarantine_s, cap,
-                 policy)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, default_ttl_s, max_ttl_s,
+                 quarantine_s, cap, policy, heat, recording, sms, extension_digits, event_url, cdr_url, sms_url, channel,
+                 industry, call_script)
+SELECT r.name, r.mode, r.app_key, r.auth_scheme, $2, r.base_url, r.rate, r.burst, r.default_ttl_s, r.max_ttl_s,
+       r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.event_url, r.cdr_url, r.sms_url,
+       r.channel, r.industry, r.call_script
+FROM jsonb_populate_record(NULL::app, $1::text::jsonb) AS r
 ON CONFLICT DO NOTHING
 RETURNING id;
 
 -- name: change_app
-UPDATE app SET
-  base_url = coalesce($2, base_url),
-  secret_sealed = coalesce($3, secret_sealed),
-  rate = CASE WHEN $4::boolean THEN $5::double precision ELSE rate END,
-  burst = coalesce($6, burst),
-  default_ttl_s = coalesce($7, default_ttl_s),
-  quarantine_s = coalesce($8, quarantine_s),
-  cap = coalesce($9, cap),
-  policy = coalesce($10, policy)
-WHERE name = $1
+-- What the document does not name keeps its value; null is a value.
+UPDATE app AS a SET
+  (base_url, rate, burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits,
+   event_url, cdr_url, sms_url, channel, industry, call_script) = (
+    SELECT r.base_url, r.rate, r.burst, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording,
+           r.sms, r.extension_digits, r.event_url, r.cdr_url, r.sms_url, r.channel, r.industry, r.call_script
+    FROM jsonb_populate_record(a, $2::text::jsonb) AS r),
+  secret_sealed = coalesce($3, a.secret_sealed)
+WHERE a.name = $1
+RETURNING a.id;
+
+-- name: stage_secret
+UPDATE app SET next_secret_sealed = $2 WHERE name = $1 AND previous_secret_sealed IS NULL RETURNING id;
+
+-- name: promote_secret
+UPDATE app SET secret_sealed = next_secret_sealed, previous_secret_sealed = secret_sealed, next_secret_sealed = NULL
+WHERE name = $1 AND next_secret_sealed IS NOT NULL
+RETURNING id;
+
+-- name: drop_secret
+UPDATE app SET next_secret_sealed = NULL, previous_secret_sealed = NULL
+WHERE name = $1 AND (next_secret_sealed IS NOT NULL OR previous_secret_sealed IS NOT NULL)
 RETURNING id;
 
 -- name: set_app_state
 UPDATE app SET state = $2, state_reason = $3 WHERE name = $1 RETURNING id;
 
 -- name: callers
-SELECT c.name, c.weight, c.created_at,
+SELECT c.name, c.weight, c.requests_per_s, c.max_live_bindings, c.created_at,
        (SELECT count(*) FROM api_key AS k WHERE k.caller_id = c.id AND k.revoked_at IS NULL) AS live_keys
 FROM caller AS c WHERE c.app_id = $1 AND ($2::text IS NULL OR c.name = $2) ORDER BY c.name;
 
@@ -43,10 +62,15 @@ FROM caller AS c WHERE c.app_id = $1 AND ($2::text IS NULL OR c.name = $2) ORDER
 SELECT id FROM caller WHERE app_id = $1 AND name = $2;
 
 -- name: add_caller
-INSERT INTO caller (app_id, name, weight) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
+INSERT INTO caller (app_id, name, weight, requests_per_s, max_live_bindings) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING
+RETURNING id;
 
--- name: set_weight
-UPDATE caller SET weight = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
+-- name: change_caller
+UPDATE caller AS c SET (weight, requests_per_s, max_live_bindings) = (
+  SELECT r.weight, r.requests_per_s, r.max_live_bindings FROM jsonb_populate_record(c, $3::text::jsonb) AS r)
+WHERE c.app_id = $1 AND c.name = $2
+RETURNING c.id;
 
 -- name: keys
 SELECT c.name AS caller, k.hint, k.scopes, k.created_at, k.revoked_at
@@ -63,6 +87,9 @@ ORDER BY p.place LIMIT 1
 ON CONFLICT DO NOTHING
 RETURNING created_at;
 
+-- name: live_keys
+SELECT hint, scopes FROM api_key WHERE caller_id = $1 AND revoked_at IS NULL ORDER BY created_at;
+
 -- name: revoke_key
 UPDATE api_key SET revoked_at = clock_timestamp()
 WHERE caller_id = $1 AND hint = $2 AND revoked_at IS NULL
@@ -75,7 +102,7 @@ WHERE k.key_hash = $1 AND k.revoked_at IS NULL;
 -- name: pools
 SELECT p.name, p.area_code, p.state, p.created_at, count(x.number) AS numbers,
        count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers
-FROM pool AS p LEFT JOIN x_number AS x ON x.pool_id = p.id
+FROM pool AS p LEFT JOIN x_number AS x ON x.pool_id = p.id AND x.state <> 'moved'
 WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2)
 GROUP BY p.id ORDER BY p.name;
 
@@ -92,7 +119,7 @@ UPDATE pool SET state = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
 WITH picked AS MATERIALIZED (
   SELECT x.pool_id, x.x_id, x.number, p.name AS pool, p.area_code, x.state, x.state_reason, x.state_since, x.carrier, x.rent
   FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
-  WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2) AND ($3::text IS NULL OR x.state = $3)
+  WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2) AND CASE WHEN $3::text IS NULL THEN x.state <> 'moved' ELSE x.state = $3 END
     AND ($4::text[] IS NULL OR x.number = ANY ($4))
 ),
 -- One pass over the slots of the pools concerned: they have no index by X on purpose.
@@ -141,7 +168,7 @@ WITH asked AS MATERIALIZED (
   SELECT i.*, x.pool_id AS there, x.carrier AS old_carrier, x.rent AS old_rent
   FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[]::numeric[]) WITH ORDINALITY
     AS i (pool_id, number, carrier, rent, ord)
-  LEFT JOIN x_number AS x ON x.number = i.number
+  LEFT JOIN x_number AS x ON x.number = i.number AND x.state <> 'moved'
 ),
 elsewhere AS MATERIALIZED (
   SELECT a.ord, CASE WHEN q.app_id = r.app_id THEN 'other_pool' ELSE 'other_app' END AS outcome
@@ -151,7 +178,7 @@ elsewhere AS MATERIALIZED (
 details AS (
   UPDATE x_number AS x SET carrier = coalesce(a.carrier, x.carrier), rent = coalesce(a.rent, x.rent)
   FROM asked AS a
-  WHERE NOT EXISTS (SELECT FROM elsewhere) AND x.number = a.number
+  WHERE NOT EXISTS (SELECT FROM elsewhere) AND x.number = a.number AND x.state <> 'moved'
     AND (coalesce(a.carrier, a.old_carrier), coalesce(a.rent, a.old_rent)) IS DISTINCT FROM (a.old_carrier, a.old_rent)
   RETURNING x.number
 ),
@@ -175,7 +202,62 @@ ORDER BY ord;
 
 -- name: any_number
 SELECT x.number FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
-WHERE p.app_id = $1 AND x.state <> 'retired' ORDER BY x.state <> 'open', x.pool_id, x.x_id LIMIT 1;
+WHERE p.app_id = $1 AND x.state NOT IN ('retired', 'moved') ORDER BY x.state <> 'open', x.pool_id, x.x_id LIMIT 1;
 
 -- name: pools_of_numbers
-SELECT number, pool_id FROM x_number WHERE number = ANY ($1::text[]);
+SELECT number, pool_id FROM x_number WHERE number = ANY ($1::text[]) AND state <> 'moved';
+
+-- name: standing
+SELECT x.pool_id, x.state, p.name AS pool,
+       x.state_since <= statement_timestamp() - interval '10 seconds' AS settled,
+       (SELECT count(*) FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL)
+         AS live_lines,
+       EXISTS (SELECT FROM slot AS s WHERE s.pool_id = x.pool_id AND s.x_id = x.x_id AND s.until > broker_now()) AS rests
+FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+WHERE p.app_id = $1 AND x.number = $2 AND x.state <> 'moved';
+
+-- name: move_number
+-- The old row stays for the lines of its time. What takes its place reads from `gone`, so it comes after the old row has
+-- let go of the number, which only one row may hold. A number that comes back finds its old place.
+WITH due AS MATERIALIZED (
+  SELECT x.pool_id, x.x_id, x.state FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+  WHERE p.app_id = $1 AND x.number = $2 AND x.state IN ('frozen', 'draining', 'suspended') AND x.pool_id <> $3
+    AND x.state_since <= statement_timestamp() - interval '10 seconds'
+    AND NOT EXISTS (
+      SELECT FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL)
+    AND NOT EXISTS (
+      SELECT FROM slot AS s WHERE s.pool_id = x.pool_id AND s.x_id = x.x_id AND s.until > broker_now())
+  FOR UPDATE OF x
+),
+gone AS (
+  UPDATE x_number AS x SET state = 'moved', state_since = statement_timestamp()
+  FROM due WHERE x.pool_id = due.pool_id AND x.x_id = due.x_id
+  RETURNING x.number, due.state, x.state_reason, x.carrier, x.rent
+),
+back AS (
+  UPDATE x_number AS o
+  SET state = g.state, state_reason = g.state_reason, state_since = statement_timestamp(), carrier = g.carrier, rent = g.rent
+  FROM gone AS g WHERE o.pool_id = $3 AND o.number = g.number
+  RETURNING o.number
+),
+-- As with imports: who wants the same position at the same time fails whole.
+added AS (
+  INSERT INTO x_number (pool_id, x_id, number, state, state_reason, carrier, rent)
+  SELECT $3, (SELECT coalesce(max(o.x_id) + 1, 0) FROM x_number AS o WHERE o.pool_id = $3),
+         g.number, g.state, g.state_reason, g.carrier, g.rent
+  FROM gone AS g WHERE NOT EXISTS (SELECT FROM x_number AS o WHERE o.pool_id = $3 AND o.number = g.number)
+  RETURNING number
+)
+SELECT number FROM back UNION ALL SELECT number FROM added;
+
+-- name: bindings_on_number
+SELECT b.pool_id, b.id, b.state
+FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+JOIN line AS l ON l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL
+JOIN binding AS b ON b.line_id = l.id
+WHERE p.app_id = $1 AND x.number = $2 AND x.state <> 'moved' AND b.state IN ('pending', 'active', 'releasing')
+ORDER BY b.id;
+
+-- name: binding_states
+SELECT b.pool_id, b.id, b.state FROM unnest($1::integer[], $2::uuid[]) AS i (pool_id, id)
+JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id;
