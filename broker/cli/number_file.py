@@ -49,7 +49,7 @@ def _lines(rows: Iterator[list[str]], length: int) -> list[dict[str, str]]:
     _check(header)
     lines: list[dict[str, str]] = []
     for cells in _with_progress(rows, length):
-        if any(cells[len(header) :]) or len(cells) > _WIDTH:
+        if any(cells[len(header) :]):
             raise BadFile(f"line {len(lines) + 2}: has more columns than the first line")
         # A line without any value is kept, to be named as wrong in its place.
         lines.append({name: cell for name, cell in zip(header, cells, strict=False) if cell})
@@ -129,8 +129,9 @@ def _weigh(content: bytes) -> None:
 
 def _sheet_rows(sheet: Any) -> Iterator[list[str]]:
     try:
-        # One line and one column more than may be, so that a file beyond the limits is told from one within.
-        for row in sheet.iter_rows(max_row=_LINES + 2, max_col=_WIDTH + 1, values_only=True):
+        # One line more than may be, so that a file beyond the limit is told from one within. What lies further to the
+        # right is not looked at: a sheet has room for 16,384 columns.
+        for row in sheet.iter_rows(max_row=_LINES + 2, max_col=_WIDTH, values_only=True):
             cells = ["" if value is None else str(value).strip() for value in row]
             while cells and not cells[-1]:
                 cells.pop()
