@@ -47,13 +47,24 @@ def _profile(command: Any) -> Any:
             click.option(
                 "--default-ttl", "default_ttl_s", type=int, help="Lifetime in seconds of a binding; 0 = none."
             ),
-            click.option("--max-ttl", "max_ttl_s", type=int, help="Longest lifetime in seconds, 60 to 31536000."),
+            click.option(
+                "--max-ttl",
+                "max_ttl_s",
+                type=int,
+                help="Longest lifetime in seconds, 60 to 31536000. Binds not yet held to it.",
+            ),
             click.option("--quarantine", "quarantine_s", type=int, help="Rest in seconds of a party on an X."),
             click.option("--cap", type=int, help="Most live lines on one X."),
             click.option("--policy", help="pack, sticky, avoid_sticky or spread."),
             click.option("--heat", help="Calls an hour that one X may carry, or 'none'. Stored; not in force yet."),
-            click.option("--recording/--no-recording", default=None, help="Whether calls may be recorded."),
-            click.option("--sms/--no-sms", default=None, help="Whether short messages are passed on."),
+            click.option(
+                "--recording/--no-recording",
+                default=None,
+                help="Whether calls may be recorded. Stored; not in force yet.",
+            ),
+            click.option(
+                "--sms/--no-sms", default=None, help="Whether short messages are passed on. Stored; not in force yet."
+            ),
             click.option("--extension-digits", type=int, help="Digits of an extension, 1 to 4, as at the platform."),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),

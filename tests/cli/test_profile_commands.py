@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 from pathlib import Path
 
@@ -26,6 +29,21 @@ def piped(words: str, service: Service, *arguments: str) -> str:
         text=True, timeout=60, check=True,
     )  # fmt: skip
     return ended.stdout
+
+
+def on_terminal(service: Service, *arguments: str) -> tuple[int, str]:
+    """Exit code and all that a command shows to a person at a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments, "--state-dir", str(service.folder)), stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment(TERM="xterm", NO_COLOR="1"),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # EIO: nobody writes any more
+        while part := terminal.read(4096):
+            shown += part
+    return process.wait(60), shown.decode()
 
 
 async def old_enough(service: Service, pattern: str) -> None:
@@ -177,3 +195,14 @@ async def test_clear_says_when_the_platform_has_not_answered(service: Service) -
         again = ask(service, "numbers", "clear", x, "--yes", "--app", "later")["items"]
         assert again in ([], [{"id": bound, "state": "released"}])
         assert [held for held in await client.platform_bindings() if held["x"] == x] == []
+
+
+def test_progress_is_shown_at_a_terminal(service: Service, tmp_path: Path) -> None:
+    """Reading a file and ending bindings have progress bars for people; nobody else ever sees one."""
+    file = tmp_path / "numbers.csv"
+    lines = "".join(f"+8617951{place:06},beijing\n" for place in range(2000))
+    file.write_text("number,pool\n" + lines, encoding="utf-8")
+    code, shown = on_terminal(service, "numbers", "import", str(file), "--app", "demo-axb")
+    assert (code, "Reading" in shown, "100%" in shown, "2000" in shown) == (0, True, True, True)
+    code, shown = on_terminal(service, "numbers", "clear", "+8617951000000", "--yes", "--app", "demo-axb")
+    assert (code, "Ending" in shown) == (0, True)
