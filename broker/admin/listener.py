@@ -78,9 +78,15 @@ def _endpoint(route: Route, lazy: _LazyDesk) -> Handler:
         desk = await lazy.desk()
         caller = await _authorize(desk, presented)
         request["notes"] = {"caller": caller}
-        asked = Asked(request.match_info, _json(await body_of(request, BODY_BYTES)), request.query)
+        body = await body_of(request, route.file or BODY_BYTES)
+        if route.file is None:
+            asked = Asked(request.match_info, _json(body), request.query)
+        else:
+            asked = Asked(request.match_info, {}, request.query, file=body)
         answer = await route.use(desk, asked)
         headers = {"Cache-Control": "no-store"}
+        if isinstance(answer, bytes):
+            return web.Response(body=answer, content_type="audio/wav", headers=headers)
         if route.named and isinstance(answer, dict):
             headers["Location"] = f"{request.path}/{answer['name']}"
         return web.Response(

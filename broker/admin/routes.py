@@ -6,23 +6,29 @@ from dataclasses import dataclass
 
 from broker.admin import use
 from broker.admin.use import Use
+from broker.domain.tone import MOST_SOURCE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. ``creates``: answered 201; ``named``: what is made has an address, the path and its name."""
+    """One operation. ``creates``: answered 201; ``named``: what is made has an address, the path and its name.
+
+    ``file``: the body is no JSON but a file of at most so many bytes.
+    """
 
     method: str
     path: str
     use: Use
     creates: bool = False
     named: bool = False
+    file: int | None = None
 
 
 _APPS = "/v1/operator/apps"
 _APP = _APPS + "/{app:[^/:]+}"
 _CALLER = _APP + "/callers/{caller:[^/:]+}"
 _POOL = _APP + "/pools/{pool:[^/:]+}"
+_TONE = _APP + "/tones/{tone:[^/:]+}"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", _APPS, use.list_apps),
@@ -54,4 +60,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _APP + "/numbers:retire", use.retire_numbers),
     Route("POST", _APP + "/numbers:move", use.move_number),
     Route("POST", _APP + "/numbers:clear", use.clear_number),
+    Route("GET", _APP + "/tones", use.list_tones),
+    Route("GET", _TONE, use.show_tone),
+    Route("PUT", _TONE, use.add_tone, file=MOST_SOURCE_BYTES),
+    Route("DELETE", _TONE, use.remove_tone),
+    Route("GET", _TONE + "/content", use.export_tone),
+    Route("POST", _TONE + ":submit", use.submit_tone),
+    Route("POST", _TONE + ":approve", use.approve_tone),
+    Route("POST", _TONE + ":reject", use.reject_tone),
 )

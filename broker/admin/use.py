@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, callers, clearing, numbers, pools, rotation
+from broker.flows.operate import apps, callers, clearing, numbers, pools, rotation, tones
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
@@ -21,10 +21,13 @@ from broker.flows.operate.fields import (
     NewCaller,
     NewKey,
     NewPool,
+    NewTone,
     NumberFilter,
     Numbers,
     Question,
     Staged,
+    Rejection,
+    ToneFilter,
     Why,
     read,
 )
@@ -39,14 +42,16 @@ class Import(Given):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: names in its path, its JSON body ({} when empty), its query."""
+    """One request: names in its path, its JSON body ({} when empty) or the file that it is, its query."""
 
     path: Mapping[str, str]
     body: object
     query: Mapping[str, str]
+    file: bytes = b""
 
 
 Use = Callable[[Desk, Asked], Awaitable[object]]
+_FLAGS = {"true": True, "false": False}
 
 
 async def list_apps(desk: Desk, _asked: Asked) -> object:
@@ -194,3 +199,46 @@ async def clear_number(desk: Desk, asked: Asked) -> object:
     """Every binding on it is being released; who asks again learns how far they are."""
     number = read(Clear, asked.body).number
     return await clearing.clear(desk, asked.path["app"], number, wait_s=0.0, told=lambda _over, _of: None)
+
+
+async def list_tones(desk: Desk, asked: Asked) -> object:
+    """An app's tones."""
+    return await tones.every(desk, asked.path["app"], read(ToneFilter, dict(asked.query)))
+
+
+async def show_tone(desk: Desk, asked: Asked) -> object:
+    """One tone."""
+    return await tones.show(desk, asked.path["app"], asked.path["tone"])
+
+
+async def add_tone(desk: Desk, asked: Asked) -> object:
+    """A draft from the file that the body is; ``?convert=true``: from another kind of wav."""
+    given: dict[str, object] = {**asked.query, "name": asked.path["tone"]}
+    if "convert" in given:
+        given["convert"] = _FLAGS.get(str(given["convert"]), given["convert"])
+    return await tones.add(desk, asked.path["app"], read(NewTone, given), asked.file)
+
+
+async def remove_tone(desk: Desk, asked: Asked) -> object:
+    """A tone that binds can name no more."""
+    return await tones.remove(desk, asked.path["app"], asked.path["tone"])
+
+
+async def export_tone(desk: Desk, asked: Asked) -> object:
+    """The file."""
+    return await tones.export(desk, asked.path["app"], asked.path["tone"])
+
+
+async def submit_tone(desk: Desk, asked: Asked) -> object:
+    """Uploaded in the platform's console."""
+    return await tones.submit(desk, asked.path["app"], asked.path["tone"])
+
+
+async def approve_tone(desk: Desk, asked: Asked) -> object:
+    """Approved by the platform."""
+    return await tones.approve(desk, asked.path["app"], asked.path["tone"])
+
+
+async def reject_tone(desk: Desk, asked: Asked) -> object:
+    """Rejected by the platform."""
+    return await tones.reject(desk, asked.path["app"], asked.path["tone"], read(Rejection, asked.body).reason)

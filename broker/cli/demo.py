@@ -1,8 +1,9 @@
-"""What `up` makes for a newcomer: keys, one demonstration app, its pools; the same ones at every start."""
+"""What `up` makes for a newcomer: keys, one demonstration app, its pools and a tone; the same ones at every start."""
 
 from __future__ import annotations
 
 import base64
+import math
 import os
 import secrets
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from broker.api.auth import new_key
+from broker.domain import g711, tone, wav
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.registry import hash_key
@@ -18,6 +20,8 @@ from broker.store.statements import statements
 
 #: Pool name, area code, first X and how many; fictional numbers of a virtual operator's range.
 POOLS = (("beijing", "010", 17010000001, 24), ("shenzhen", "0755", 17075500001, 40))
+#: An approved tone that the platform knows, too.
+TONE = "demo_tone.wav"
 _QUARANTINE_S = 7200
 _CAP = 500
 
@@ -61,7 +65,7 @@ def numbers() -> list[tuple[str, str]]:
 
 
 async def seed(db: Database, vault: Vault, who: Identity, platform_url: str) -> None:
-    """Make app, caller, key, pools and numbers, or leave those that exist."""
+    """Make app, caller, key, pools, numbers and tone, or leave those that exist."""
     sql = statements("config")
     sealed = vault.seal("app", "secret", 0, "demo-axb", who.app_secret)
     app = await db.fetchrow(
@@ -77,3 +81,16 @@ async def seed(db: Database, vault: Vault, who: Identity, platform_url: str) -> 
         for place in range(count):
             if (number := f"+86{first + place}") not in known:
                 await db.fetch(sql["add_number"], pool["id"] if pool else 0, number)
+    file = _two_notes()
+    await db.fetch(sql["add_approved_tone"], app["id"] if app else 0, TONE, file, wav.read(file).duration_ms)
+
+
+def _two_notes() -> bytes:
+    """Return a second of sound: an A and the E above it, each swelling and fading."""
+    half = tone.RATE // 2
+    samples = (
+        round(12_000 * math.sin(math.pi * at / half) * math.sin(2 * math.pi * hertz * at / tone.RATE))
+        for hertz in (440, 660)
+        for at in range(half)
+    )
+    return wav.write_alaw(g711.alaw(samples), tone.RATE)

@@ -235,7 +235,7 @@ def _place(pointer: str) -> str:
             number, _, column = pointer.removeprefix(name).partition("/")
             # A file's first line has the columns' names.
             return f"line {int(number) + 2}, {column}" if name == "/items/" else f"number {int(number) + 1}"
-    return pointer.removeprefix("/")
+    return pointer.removeprefix("/") or "file"
 
 
 def _end(words: str, code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from broker.cli.app import app
 from broker.cli.caller import caller, key
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
+from broker.cli.tones import tones
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,5 +89,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for group in (app, caller, key, pool, numbers):
+for group in (app, caller, key, pool, numbers, tones):
     main.add_command(group)

@@ -20,6 +20,7 @@ import uvloop
 from aiohttp import web
 
 from broker import log as logging
+from broker.cli.approvals import Approvals
 from broker.cli.demo import Identity, identity, numbers, seed
 from broker.embedded import Embedded, EmbeddedError, default_state_dir
 from broker.settings import Settings, SettingsError, database_url, load
@@ -114,9 +115,11 @@ async def _up(
     )
     await db.open()
     emulator = await _start_emulator(folder / "emulator", log_file)
+    approvals = Approvals(db, wire=emulator.wire, admin=emulator.admin)
     try:
         vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
         await asyncio.gather(_tell_emulator(emulator, who), seed(db, vault, who, emulator.wire))
+        await approvals.start()
         await db.fetch(statements("testclock")["install" if test_clock else "remove"])
         supervisor = Supervisor(
             settings,
@@ -128,6 +131,7 @@ async def _up(
             _announce(_ready_line(supervisor, settings, emulator, who), folder, as_json=as_json)
         await supervisor.run_until_signal()
     finally:
+        await approvals.stop()
         if emulator.process.returncode is None:
             emulator.process.send_signal(signal.SIGTERM)
             await emulator.process.wait()

@@ -19,6 +19,7 @@ from broker.emulator.binding import Binding
 from broker.emulator.calls import place_call
 from broker.emulator.core import Core, ModeFixedError, OwnedElsewhereError
 from broker.emulator.faults import Fault, FaultKind, Faults, When
+from broker.emulator.fields import is_voice_file
 from broker.emulator.mode import Op
 from broker.emulator.registry import App, AppConfig, ModeName
 from broker.emulator.settings import EmulatorSettings
@@ -30,6 +31,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _PAGE: Final = 1_000
 _PAGE_MAX: Final = 10_000
 _BODY_CAP: Final = 256 * 1024 * 1024  # a pool of a million numbers is one request
+_TONES_MAX: Final = 1_000
 _MAX_ADVANCE_S: Final = 10 * 366 * 86_400
 
 Number = Annotated[str, StringConstraints(min_length=4, max_length=31)]
@@ -107,6 +109,9 @@ class Admin:
             [
                 web.put("/emulator/apps/{app_key}", self.put_app),
                 web.put("/emulator/apps/{app_key}/numbers", self.put_numbers),
+                web.get("/emulator/apps/{app_key}/tones", self.list_tones),
+                web.put("/emulator/apps/{app_key}/tones/{name}", self.add_tone),
+                web.delete("/emulator/apps/{app_key}/tones/{name}", self.remove_tone),
                 web.post("/emulator/calls", self.call),
                 web.get("/emulator/bindings", self.bindings),
                 web.get("/emulator/ledger", self.ledger),
@@ -150,6 +155,29 @@ class Admin:
         except OwnedElsewhereError as error:
             raise _refuse(409, f"item {error.position} belongs to another app") from None
         return _json({"numbers": len(numbers)})
+
+    async def list_tones(self, request: web.Request) -> web.Response:
+        """List the voice files that are approved for an application."""
+        return _json({"items": sorted(self._app(request).tones | set(self._settings.known_tones))})
+
+    async def add_tone(self, request: web.Request) -> web.Response:
+        """Approve a voice file; the file itself is not wanted."""
+        app, name = self._app(request), request.match_info["name"]
+        if not is_voice_file(name):
+            raise _refuse(422, "a voice file's name is up to 128 of A-Z a-z 0-9 - _ . @")
+        if name not in app.tones:
+            if len(app.tones) >= _TONES_MAX:
+                raise _refuse(409, f"an app has at most {_TONES_MAX} voice files")
+            self._core.put_tones(app, app.tones | {name})
+        return _json({"name": name})
+
+    async def remove_tone(self, request: web.Request) -> web.Response:
+        """Take a voice file's approval away; bindings that have it keep it."""
+        app, name = self._app(request), request.match_info["name"]
+        if name not in app.tones:
+            raise _refuse(404, "this app has no such voice file")
+        self._core.put_tones(app, app.tones - {name})
+        return web.Response(status=204)
 
     async def call(self, request: web.Request) -> web.Response:
         """Dial a number of the platform."""

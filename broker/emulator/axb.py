@@ -18,6 +18,7 @@ from broker.emulator.mode import Ask, Connection, Decision, Mention, Op, printab
 from broker.emulator.registry import App, ModeName
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import subscribe_time
+from broker.emulator.tones import ToneRule
 
 PATH: Final = "/rest/caas/relationnumber/partners/v1.0"
 MAX_DURATION_S: Final = 7_776_000
@@ -62,6 +63,7 @@ class Axb:
         self._own_area_first = settings.landline_explicit_x == "own_area"
         self._echoes_extras = settings.query_echoes_extras
         self._paging_as_text = settings.paging_as_text
+        self._tones = ToneRule(settings)
         self._random = random.Random(settings.seed)  # noqa: S311 - which free number is no secret
 
     # --- the interfaces
@@ -105,6 +107,7 @@ class Axb:
         max_duration = check.integer(fields, "maxDuration", 0, MAX_CALL_MIN) or 0
         user_data = check.user_data(fields)
         extras = _extras(fields)
+        self._tones.admit(ask.app, extras, extras=extras, max_duration=max_duration)
         if wanted is None and area_code is None:
             raise check.bad("relationNum")
         x = self._choose_x(ask.app, wanted, area_code, a, b, relaxed=match_mode == "1")
@@ -177,6 +180,7 @@ class Axb:
             new.duration, new.expires_ms = duration, _expiry(ask.now_ms, duration)
         if new.a == new.b:
             raise check.bad("calleeNum")
+        self._tones.admit(ask.app, extras, extras=new.extras, max_duration=new.max_duration)
         users = self._lines[old.x].users
         if any(users.get(number, old) is not old for number in (new.a, new.b)):
             raise Refusal(ALREADY_BOUND)

@@ -134,6 +134,11 @@ class Core:
         self.journal.append(_line(_numbers_record(app.config.app_key, wanted)))
         self.registry.put_numbers(app, wanted.items())
 
+    def put_tones(self, app: App, tones: set[str]) -> None:
+        """Make ``tones`` the approved voice files of ``app``. What is bound keeps what it has."""
+        self.journal.append(_line(_tones_record(app.config.app_key, tones)))
+        app.tones = tones
+
     def advance(self, milliseconds: int) -> int:
         """Move the clock forward and expire what that makes due; returns the new time."""
         offset_ms = self.clock.offset_ms + milliseconds
@@ -207,6 +212,8 @@ class Core:
                 self.registry.put_app(AppConfig(**{**record["app"], "mode": ModeName(record["app"]["mode"])}))
             case "numbers":
                 self.registry.put_numbers(self.registry.apps[record["app_key"]], record["numbers"].items())
+            case "tones":
+                self.registry.apps[record["app_key"]].tones = set(record["tones"])
             case "clock":
                 self.clock.offset_ms = record["offset_ms"]
             case _:
@@ -218,6 +225,7 @@ class Core:
         for app in self.registry.apps.values():
             yield _app_record(app.config)
             yield _numbers_record(app.config.app_key, app.numbers)
+            yield _tones_record(app.config.app_key, app.tones)
         yield from map(live_record, self.book.after(0))
 
 
@@ -231,3 +239,7 @@ def _app_record(config: AppConfig) -> dict[str, Any]:
 
 def _numbers_record(app_key: str, numbers: dict[str, str]) -> dict[str, Any]:
     return {"t": "numbers", "app_key": app_key, "numbers": numbers}
+
+
+def _tones_record(app_key: str, tones: set[str]) -> dict[str, Any]:
+    return {"t": "tones", "app_key": app_key, "tones": sorted(tones)}

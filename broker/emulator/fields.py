@@ -121,6 +121,11 @@ def voice_file(fields: Fields, name: str) -> str | None:
     return value
 
 
+def is_voice_file(name: str) -> bool:
+    """Tell whether a voice file can have this name."""
+    return name != "" and _VOICE_FILE.fullmatch(name) is not None
+
+
 def voices(fields: Fields, name: str, *parts: str) -> dict[str, str] | None:
     """Return an ApiPlayInfo: an object of voice files."""
     value = fields.get(name)

@@ -47,6 +47,8 @@ class App:
     numbers: dict[str, str] = field(default_factory=dict)
     """Number to area code."""
     areas: dict[str, list[str]] = field(default_factory=dict)
+    tones: set[str] = field(default_factory=set)
+    """Voice files that were approved for the app."""
 
 
 class Registry:

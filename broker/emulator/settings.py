@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+def _listed(value: object) -> object:
+    return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class EmulatorSettings(BaseModel):
@@ -65,6 +69,12 @@ class EmulatorSettings(BaseModel):
     """2.4: whether a query returns recordHintTone, lastMinVoice, privateSms and preVoice when they were set."""
     paging_as_text: bool = False
     """2.4: ``pageIndex`` and ``pageSize`` of the answer as strings instead of numbers."""
+
+    known_tones: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """9.3: voice files that are approved for every app, beside those put for one; as text: with commas between."""
+    idle_tones_checked: bool = True
+    """2.1: whether a file without effect (recordHintTone without recording, lastMinVoice without maxDuration) is
+    refused too when it is not approved."""
 
     @model_validator(mode="after")
     def _tls_needs_a_certificate(self) -> EmulatorSettings:

@@ -1,4 +1,4 @@
-"""What an instance caches: apps, keys, pools and numbers, reloaded when ``config_version`` moves."""
+"""What an instance caches: apps, keys, pools, numbers and tones, reloaded when ``config_version`` moves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from broker.store.statements import statements
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A platform application: the tenant. ``rate`` is platform calls a second over all instances, None = no limit."""
+    """A platform application: the tenant. ``rate`` is platform calls a second over all instances, None = no limit.
+
+    ``tones`` are its voice files and their states; only approved ones may be named in a bind.
+    """
 
     id: int
     name: str
@@ -37,6 +40,7 @@ class App:
     sms: bool = True
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
+    tones: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,10 @@ async def load(db: Database, vault: Vault) -> Registry:
     """
     sql = statements("config")
     current = await version(db)
-    apps = {row["id"]: _app(row, vault) for row in await db.fetch(sql["apps"])}
+    tones: dict[int, dict[str, str]] = {}
+    for row in await db.fetch(sql["tones"]):
+        tones.setdefault(row["app_id"], {})[row["name"]] = row["state"]
+    apps = {row["id"]: _app(row, vault, tones.get(row["id"], {})) for row in await db.fetch(sql["apps"])}
     keys = {
         row["key_hash"]: Key(apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]))
         for row in await db.fetch(sql["keys"])
@@ -130,7 +137,7 @@ async def load(db: Database, vault: Vault) -> Registry:
     )
 
 
-def _app(row: asyncpg.Record, vault: Vault) -> App:
+def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
     kept = (row["secret_sealed"], row["next_secret_sealed"], row["previous_secret_sealed"])
     try:
         secrets = tuple(vault.open("app", "secret", 0, row["name"], sealed) for sealed in kept if sealed is not None)
@@ -155,6 +162,7 @@ def _app(row: asyncpg.Record, vault: Vault) -> App:
         recording=row["recording"],
         sms=row["sms"],
         accepted_secrets=secrets,
+        tones=tones,
     )
 
 

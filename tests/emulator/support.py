@@ -133,6 +133,11 @@ class Emulated:
         items = [{"number": number, "area_code": own or area} for number, _, own in listed]
         return await self.ask("PUT", f"apps/{key}/numbers", items)
 
+    async def tones(self, *names: str, key: str = KEY) -> None:
+        """Approve voice files."""
+        for name in names:
+            assert (await self.ask("PUT", f"apps/{key}/tones/{name}")).http == 200
+
     async def call(self, caller: str, to: str) -> tuple[str | None, str | None, int]:
         """Dial; returns who was connected, what was shown, and the release cause."""
         body = (await self.ask("POST", "calls", {"from": caller, "to": to, "digits": None})).body

@@ -104,6 +104,7 @@ async def test_bind_refuses_and_names_the_parameter(emu: Emulated, name: str, va
 )
 async def test_bind_accepts_every_documented_form(emu: Emulated, more: dict[str, Any]) -> None:
     """Values at the edges of their ranges and both spellings of flags are accepted."""
+    await emu.tones("last_min.wav", "hint.wav", "a.wav")
     assert (await emu.send(body={"relationNum": X1, "callerNum": A, "calleeNum": B, **more})).outcome == (200, "0")
 
 
@@ -246,6 +247,7 @@ async def test_unbind_refusals(emu: Emulated) -> None:
 
 async def test_query_shows_the_binding(emu: Emulated) -> None:
     """A query echoes what was bound, extras included, with ``app_key`` and paging."""
+    await emu.tones("h.wav")
     subscription_id = await emu.bound(
         duration=600, recordFlag=True, recordHintTone="h.wav", userData="u-1", privateSms="false"
     )

@@ -10,6 +10,7 @@
     pools     pools
     numbers   list, import, freeze, open, drain, retire, move
     clearing  every binding on a number released
+    tones     voice files: add, submit, approve, reject, remove, export
 
 Every function answers with what can be shown as it is; secrets and keys are never in it, but for a key just made.
 """

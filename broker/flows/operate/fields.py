@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from broker.domain import tone
 from broker.errors import FieldError, Invalid
 from broker.log import scrubbed
 
@@ -77,6 +78,12 @@ def _lines(value: str) -> str:
     return value
 
 
+def _tone_name(value: str) -> str:
+    if not tone.is_name(value):
+        raise ValueError(tone.NAME_RULE)
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Area = Annotated[str, AfterValidator(_area)]
 Address = Annotated[str, Field(max_length=500), AfterValidator(_address)]
@@ -98,6 +105,7 @@ Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
 Number = Annotated[str, AfterValidator(_number)]
 NumberState = Literal["open", "frozen", "draining", "suspended", "retired", "moved"]
+ToneState = Literal["draft", "submitted", "approved", "rejected"]
 
 
 class Given(BaseModel):
@@ -226,6 +234,25 @@ class NumberFilter(Given):
 
     pool: Name | None = None
     state: NumberState | None = None
+
+
+class NewTone(Given):
+    """A voice file's name, and whether another kind of wav is to be made into what the platform takes."""
+
+    name: Annotated[str, AfterValidator(_tone_name)]
+    convert: bool = False
+
+
+class ToneFilter(Given):
+    """Which tones to list."""
+
+    state: ToneState | None = None
+
+
+class Rejection(Given):
+    """What the platform's reviewers said."""
+
+    reason: Reason
 
 
 def read(model: type[M], given: object) -> M:

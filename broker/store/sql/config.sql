@@ -1,4 +1,4 @@
--- What instances cache of apps, callers, keys, pools and numbers.
+-- What instances cache of apps, callers, keys, pools, numbers and tones.
 
 -- name: version
 SELECT version FROM config_version;
@@ -21,6 +21,13 @@ SELECT id, app_id, name, area_code, state FROM pool ORDER BY app_id, name;
 
 -- name: numbers
 SELECT pool_id, x_id, number, state FROM x_number WHERE state <> 'moved' ORDER BY pool_id, x_id;
+
+-- name: tones
+SELECT app_id, name, state FROM tone ORDER BY app_id, name;
+
+-- name: approved_tones
+SELECT a.app_key, t.name FROM tone AS t JOIN app AS a ON a.id = t.app_id
+WHERE t.state = 'approved' AND a.base_url = $1;
 
 -- name: add_app
 INSERT INTO app (name, mode, app_key, secret_sealed, base_url, rate, burst, quarantine_s, cap)
@@ -46,3 +53,7 @@ RETURNING id;
 INSERT INTO x_number (pool_id, x_id, number)
 VALUES ($1, (SELECT coalesce(max(x.x_id) + 1, 0) FROM x_number AS x WHERE x.pool_id = $1), $2)
 ON CONFLICT DO NOTHING;
+
+-- name: add_approved_tone
+INSERT INTO tone (app_id, name, content, duration_ms, state) VALUES ($1, $2, $3, $4, 'approved')
+ON CONFLICT (app_id, name) DO NOTHING;

@@ -261,3 +261,32 @@ ORDER BY b.id;
 -- name: binding_states
 SELECT b.pool_id, b.id, b.state FROM unnest($1::integer[], $2::uuid[]) AS i (pool_id, id)
 JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id;
+
+
+-- name: tones
+SELECT t.name, t.state, t.state_reason, t.state_since, encode(t.sha256, 'hex') AS sha256, t.size_bytes, t.duration_ms,
+       t.created_at
+FROM tone AS t WHERE t.app_id = $1 AND ($2::text IS NULL OR t.name = $2) AND ($3::text IS NULL OR t.state = $3)
+ORDER BY t.name;
+
+-- name: add_tone
+INSERT INTO tone AS t (app_id, name, content, duration_ms)
+SELECT $1, $2, $3, $4
+WHERE (SELECT count(*) FROM tone AS other WHERE other.app_id = $1 AND other.name <> $2) < $5
+-- A rejected file may be handed in again as it is; otherwise the same content again changes nothing.
+ON CONFLICT (app_id, name) DO UPDATE
+SET content = excluded.content, duration_ms = excluded.duration_ms, state = 'draft', state_reason = NULL,
+    state_since = statement_timestamp()
+WHERE t.content <> excluded.content OR t.state = 'rejected'
+RETURNING t.name;
+
+-- name: set_tone_state
+UPDATE tone SET state = $3, state_reason = $4, state_since = statement_timestamp()
+WHERE app_id = $1 AND name = $2 AND state = $5
+RETURNING name;
+
+-- name: remove_tone
+DELETE FROM tone WHERE app_id = $1 AND name = $2 RETURNING name;
+
+-- name: tone_content
+SELECT content FROM tone WHERE app_id = $1 AND name = $2;
