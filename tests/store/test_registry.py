@@ -33,10 +33,13 @@ async def _seal(shop: Shop) -> None:
         "INSERT INTO x_number (pool_id, x_id, number) SELECT min(id), 99, '+8699' FROM pool",
         "UPDATE x_number SET state = 'frozen' WHERE x_id = 0",
         "DELETE FROM x_number WHERE x_id = 3",
+        "INSERT INTO tone (app_id, name, duration_ms, content) SELECT min(id), 'b.wav', 1, 'c' FROM app",
+        "UPDATE tone SET state = 'approved'",
+        "DELETE FROM tone",
     ],
 )
 async def test_every_change_of_the_configuration_raises_the_version(shop: Shop, change: str) -> None:
-    """Inserting, changing or deleting an app, caller, key, pool or number moves config_version."""
+    """Inserting, changing or deleting an app, caller, key, pool, number or tone moves config_version."""
     await shop.run(
         "INSERT INTO api_key (key_hash, caller_id, place, hint) SELECT sha256('a'), min(id), 1, 'a' FROM caller"
     )
@@ -45,6 +48,7 @@ async def test_every_change_of_the_configuration_raises_the_version(shop: Shop, 
     await shop.run(
         "INSERT INTO app (name, mode, app_key, secret_sealed, base_url) VALUES ('spare', 'x', 'k', 's', 'http://h')"
     )
+    await shop.run("INSERT INTO tone (app_id, name, duration_ms, content) SELECT min(id), 'a.wav', 1, 'c' FROM app")
     before = await version(shop.db)
     await shop.run(change)
     assert await version(shop.db) > before
@@ -59,7 +63,7 @@ async def test_bindings_do_not_raise_the_version(shop: Shop) -> None:
 
 
 async def test_load_reads_everything(shop: Shop) -> None:
-    """A snapshot has apps with opened secrets, keys by hash, pools with numbers by position and a mask of open ones."""
+    """A snapshot has apps with opened secrets and tones, keys by hash, pools with numbers by position and a mask."""
     await _seal(shop)
     await shop.run(
         "INSERT INTO api_key (key_hash, caller_id, place, hint) VALUES ($1, $2, 1, '…live'), ($3, $2, 2, '…old')",
@@ -70,8 +74,14 @@ async def test_load_reads_everything(shop: Shop) -> None:
     await shop.run("UPDATE api_key SET revoked_at = clock_timestamp() WHERE place = 2")
     await shop.run("UPDATE x_number SET state = 'draining' WHERE pool_id = $1 AND x_id = 1", shop.pool)
     await shop.run("UPDATE pool SET state = 'closed' WHERE id = $1", shop.pools[1])
+    await shop.run(
+        "INSERT INTO tone (app_id, name, state, duration_ms, content) VALUES"
+        " ($1, 'a.wav', 'approved', 1, 'c'), ($1, 'b.wav', 'draft', 1, 'c')",
+        shop.app_id,
+    )
     registry = await load(shop.db, _VAULT)
     app = registry.apps[shop.app_id]
+    assert app.tones == {"a.wav": "approved", "b.wav": "draft"}
     assert (app.secret, app.policy, app.cap, app.suspended) == ("their secret", Policy.PACK, 500, None)
     assert "their secret" not in repr(app)
     key = registry.key("live key")
