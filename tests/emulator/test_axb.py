@@ -367,7 +367,8 @@ async def test_modify_refusals(emu: Emulated) -> None:
 
 
 async def test_modify_cannot_change_the_hint_tone(emu: Emulated) -> None:
-    """`recordHintTone` is no field of the interface: the one given with the bind stays."""
+    """`recordHintTone` is no field of the interface: the one given with the bind stays, whatever the other is."""
+    await emu.tones("first.wav")
     subscription_id = await emu.bound(recordFlag="true", recordHintTone="first.wav")
     assert (await emu.modify(subscription_id, recordFlag="false", recordHintTone="second.wav")).code == "0"
     (item,) = (await emu.query(subscriptionId=subscription_id)).body["relationNumList"]

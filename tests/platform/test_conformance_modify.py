@@ -68,6 +68,7 @@ EVERY = CallOptions(
     caller_tone="a.wav",
     callee_tone="b.wav",
 )
+TONES = "hint.wav,last.wav,m.wav,a.wav,b.wav,c.wav"
 
 
 def listed(options: CallOptions) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def listed(options: CallOptions) -> dict[str, Any]:
 @pytest.mark.parametrize("options", [DEFAULT, EVERY, CallOptions(sms=True, callee_tone="b.wav")])
 async def test_options_of_a_bind(tmp_path: Path, options: CallOptions) -> None:
     """The platform understands each option, and is told of none that nobody asked for."""
-    async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
+    async with emulating(tmp_path, known_tones=TONES) as emulator, closing(emulator.driver()) as driver:
         await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
         (row,) = (await emulator.operate("GET", "ledger"))["items"]
         assert {name: row[name] for name in ("extras", "max_duration")} == listed(options)
@@ -118,7 +119,7 @@ async def test_options_of_a_bind(tmp_path: Path, options: CallOptions) -> None:
 )
 async def test_options_of_a_modification(tmp_path: Path, wanted: CallOptions, neutral: dict[str, Any]) -> None:
     """A line gets the wanted set; an option dropped from it has the platform's default, and the hint tone stays."""
-    async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
+    async with emulating(tmp_path, known_tones=TONES) as emulator, closing(emulator.driver()) as driver:
         made = await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", EVERY), permit=yes, timeout_s=5)
         done = await modify(driver, made.bindings[0].subscription_id, options=wanted, was=EVERY)
         assert done.verdict is Verdict.DONE
@@ -127,6 +128,21 @@ async def test_options_of_a_modification(tmp_path: Path, wanted: CallOptions, ne
         assert row["extras"] == {**(expected["extras"] or {}), **neutral}
         assert row["max_duration"] == expected["max_duration"]
         assert {"extras", "max_duration"} & row["was"].keys()
+
+
+@pytest.mark.parametrize("tones", [{"hint_tone": "x.wav"}, {"last_minute_tone": "x.wav"}, {"callee_tone": "x.wav"}])
+async def test_a_tone_that_is_not_approved(tmp_path: Path, tones: dict[str, str]) -> None:
+    """A bind with it is a bad request, and so is a modification where it may name one; nothing changes."""
+    options = CallOptions(recording=True, max_call_minutes=30, **tones)
+    async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
+        refused = await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
+        assert (refused.verdict, refused.http, refused.code) == (Verdict.BAD_REQUEST, 403, "1010002")
+        made = (await bind(driver)).bindings[0].subscription_id
+        if "hint_tone" not in tones:
+            assert (await modify(driver, made, options=options, was=DEFAULT)).verdict is Verdict.BAD_REQUEST
+        assert [row["op"] for row in (await emulator.operate("GET", "ledger"))["items"] if row["http"] == 200] == [
+            "bind"
+        ]
 
 
 async def test_refused_modifications(tmp_path: Path) -> None:
