@@ -8,6 +8,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import aiohttp
+import asyncpg
 
 from broker.store.database import Database, DatabaseAway
 from broker.store.statements import statements
@@ -42,7 +43,7 @@ class Approvals:
         while True:
             await asyncio.sleep(_LOOK_S)
             # Either may be away for a while: the next look tells what is still to be told.
-            with contextlib.suppress(DatabaseAway, aiohttp.ClientError, TimeoutError):
+            with contextlib.suppress(DatabaseAway, asyncpg.PostgresError, aiohttp.ClientError, TimeoutError):
                 await self._tell()
 
     async def _tell(self) -> None:

@@ -130,15 +130,21 @@ async def test_options_of_a_modification(tmp_path: Path, wanted: CallOptions, ne
         assert {"extras", "max_duration"} & row["was"].keys()
 
 
-@pytest.mark.parametrize("tones", [{"hint_tone": "x.wav"}, {"last_minute_tone": "x.wav"}, {"callee_tone": "x.wav"}])
-async def test_a_tone_that_is_not_approved(tmp_path: Path, tones: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        CallOptions(recording=True, hint_tone="x.wav"),
+        CallOptions(max_call_minutes=30, last_minute_tone="x.wav"),
+        CallOptions(callee_tone="x.wav"),
+    ],
+)
+async def test_a_tone_that_is_not_approved(tmp_path: Path, options: CallOptions) -> None:
     """A bind with it is a bad request, and so is a modification where it may name one; nothing changes."""
-    options = CallOptions(recording=True, max_call_minutes=30, **tones)
     async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
         refused = await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
         assert (refused.verdict, refused.http, refused.code) == (Verdict.BAD_REQUEST, 403, "1010002")
         made = (await bind(driver)).bindings[0].subscription_id
-        if "hint_tone" not in tones:
+        if options.hint_tone is None:
             assert (await modify(driver, made, options=options, was=DEFAULT)).verdict is Verdict.BAD_REQUEST
         assert [row["op"] for row in (await emulator.operate("GET", "ledger"))["items"] if row["http"] == 200] == [
             "bind"
