@@ -9,10 +9,11 @@ import orjson
 from broker.api import parse
 from broker.api.context import Services
 from broker.domain.choice import Policy
-from broker.domain.options import CallOptions
+from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
-from broker.flows.order import BindOrder
+from broker.flows.order import LONGEST_TTL_S, BindOrder
+from broker.flows.tones import check_tones
 from broker.store.registry import App, Key, Pool, Registry
 
 
@@ -80,7 +81,9 @@ def party_errors(parties: Mapping[str, PhoneNumber | None], registry: Registry) 
 
 
 def ttl_errors(ttl_s: int, app: App) -> list[FieldError]:
-    """Return whether the app's bindings may not last that long."""
+    """Return whether the app's bindings may not last that long; under a maximum of its own, nothing lasts for ever."""
+    if ttl_s > app.max_ttl_s or (ttl_s == 0 and app.max_ttl_s < LONGEST_TTL_S):
+        return [FieldError("/ttl_s", f"this app's bindings last {app.max_ttl_s} seconds at most")]
     return []
 
 
@@ -100,7 +103,19 @@ def options_of(asked: parse.BindRequest) -> CallOptions:
 
 def options_errors(options: CallOptions, app: App) -> list[FieldError]:
     """Return what is wrong with the options of an order or a change of the app's."""
-    errors = []
+    if options == DEFAULT:
+        return []
+    tones = {
+        "/recording/hint_tone": options.hint_tone,
+        "/last_minute_tone": options.last_minute_tone,
+        "/tones/caller": options.caller_tone,
+        "/tones/callee": options.callee_tone,
+    }
+    errors = check_tones(app, tones)
+    if options.recording and not app.recording:
+        errors.append(FieldError("/recording", "this app has no recording"))
+    if options.sms and not app.sms:
+        errors.append(FieldError("/sms", "this app has no SMS"))
     if options.hint_tone is not None and not options.recording:
         errors.append(FieldError("/recording/hint_tone", "goes with enabled: true"))
     if options.last_minute_tone is not None and not options.max_call_minutes:

@@ -26,12 +26,12 @@ from pydantic_core import from_json
 
 from broker.domain.phone import FORM, PhoneNumber
 from broker.errors import BadRequest, FieldError, Invalid, TooLarge, TooSlow, UnsupportedMedia
+from broker.flows.order import LONGEST_TTL_S
 from broker.log import scrubbed
 
 #: A body that takes longer than this to arrive is not waited for.
 BODY_S = 10.0
 _METADATA_BYTES = 2048
-_LONGEST_TTL_S = 31_536_000
 _LONGEST_CALL_MIN = 1440
 _SHORTEST_TTL_S = 60
 _BATCH_ITEMS = 1000
@@ -46,8 +46,8 @@ def _phone(value: object) -> PhoneNumber:
 
 
 def _ttl(value: int) -> int:
-    if value != 0 and not _SHORTEST_TTL_S <= value <= _LONGEST_TTL_S:
-        raise ValueError(f"must be 0 (no expiry) or {_SHORTEST_TTL_S} to {_LONGEST_TTL_S} seconds")
+    if value != 0 and not _SHORTEST_TTL_S <= value <= LONGEST_TTL_S:
+        raise ValueError(f"must be 0 (no expiry) or {_SHORTEST_TTL_S} to {LONGEST_TTL_S} seconds")
     return value
 
 
@@ -95,7 +95,7 @@ Ttl = Annotated[
     int,
     AfterValidator(_ttl),
     WithJsonSchema(
-        {"type": "integer", "anyOf": [{"const": 0}, {"minimum": _SHORTEST_TTL_S, "maximum": _LONGEST_TTL_S}]},
+        {"type": "integer", "anyOf": [{"const": 0}, {"minimum": _SHORTEST_TTL_S, "maximum": LONGEST_TTL_S}]},
     ),
 ]
 PoolName = Annotated[str, Field(min_length=1, max_length=63)]

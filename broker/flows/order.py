@@ -16,6 +16,8 @@ from broker.store.sharing import Joined
 
 #: Longest lifetime that the platform takes (contract 2.1); a binding that lasts longer has its line renewed.
 PLATFORM_TTL_S: Final = 7_776_000
+#: Longest lifetime of a binding that has one.
+LONGEST_TTL_S: Final = 31_536_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ async def _reserve_and_settle(shop: Shop, start: int) -> None:
         db,
         Rechoice(
             pool_id=first.pool_id, old_line=first.line_id, no=1, token=1, bar_s=60.0, outcome="refused", http=403,
-            code="1", x_id=_NUMBERS - 1, cap=_CAP, line_id=new_id(), a_sealed=b"a", b_sealed=b"b", chosen="pack:longest_rest",
+            code="1", x_id=_NUMBERS - 1, cap=_CAP, line_id=new_id(), a_sealed=b"a", b_sealed=b"b",
+            chosen="pack:longest_rest",
         ),
         mode=LockMode.WAIT,
         lease_s=LEASE_S,

@@ -16,7 +16,8 @@ _BAR_S = 120.0
 def _other_x(claim: Claim, x: int, *, token: int = 1, cap: int = 500) -> Rechoice:
     return Rechoice(
         pool_id=claim.pool_id, old_line=claim.line_id, no=1, token=token, bar_s=_BAR_S, outcome="refused", http=403,
-        code="1012010", x_id=x, cap=cap, line_id=new_id(), a_sealed=b"new a", b_sealed=b"new b", chosen="pack:longest_rest",
+        code="1012010", x_id=x, cap=cap, line_id=new_id(), a_sealed=b"new a", b_sealed=b"new b",
+        chosen="pack:longest_rest",
     )  # fmt: skip
 
 
