@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.pg import Databases, server_url
+
+#: What kills processes and watches the clock wants the machine for itself; scripts/test runs the rest two at a time.
+_ALONE = ("bench", "concurrency", "faults", "workers/test_limiter.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those tests."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(_ALONE):
+            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from broker.flows.calls import Active
+from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.request import Scheme
+from broker.platform.protocol import Answer, AxbBind, Permit
 from broker.store.database import Database
+from broker.store.registry import App
 from tests.emulator.support import Emulated
-from tests.workers.rig import Instance, effects, forget_lease, instance, milliseconds, seed
+from tests.workers.rig import Instance, effects, forget_lease, instance, seed
 
 RATE, BURST, CALLS = 50.0, 5, 300
 
@@ -22,13 +27,41 @@ def excess(times: list[float], *, rate: float, burst: int, slack_s: float) -> fl
     return worst - burst - rate * slack_s
 
 
+class _Watched(HuaweiAxb):
+    """Notes when each bind leaves, by the clock that both instances of the test share."""
+
+    def __init__(self, app: App, left: list[float]) -> None:
+        super().__init__(AppAccess(app.app_key, app.secret, app.base_url, Scheme(app.auth_scheme)))
+        self._left = left
+
+    async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
+        def watched() -> bool:
+            if not permit():
+                return False
+            self._left.append(time.monotonic())
+            return True
+
+        return await super().bind(request, permit=watched, timeout_s=timeout_s)
+
+
 async def test_two_instances_never_exceed_the_rate(database_url: str, emu: Emulated) -> None:
-    """300 calls at once from two instances: no window is over burst + rate x (T + 50 ms), and 95 % of it is used."""
+    """300 calls at once from two instances: no window is over burst + rate x (T + 50 ms), and 95 % of it is used.
+
+    Measured where the calls leave: a machine short of time lets them queue on the way and arrive in one clump.
+    """
     db = Database(database_url, connections=2, timeout_s=5)
     await db.open()
     await seed(db, emu, rate=RATE, burst=BURST)
     await db.close()
-    async with instance(database_url, emu) as first, instance(database_url, emu) as second:
+    times: list[float] = []
+
+    def watched(app: App) -> _Watched:
+        return _Watched(app, times)
+
+    async with (
+        instance(database_url, emu, platform=watched) as first,
+        instance(database_url, emu, platform=watched) as second,
+    ):
 
         async def load(one: Instance, begin: int) -> list[object]:
             pairs = ((f"+86139{n:08d}", f"+86138{n:08d}") for n in range(begin, begin + CALLS // 2))
@@ -37,9 +70,8 @@ async def test_two_instances_never_exceed_the_rate(database_url: str, emu: Emula
 
         outcomes = await asyncio.gather(load(first, 0), load(second, 1000))
     assert all(isinstance(outcome, Active) for listed in outcomes for outcome in listed)
-    rows = effects(await emu.ledger(), "bind")
-    assert len(rows) == CALLS
-    times = sorted(milliseconds(row["received_at"]) / 1000 for row in rows)
+    assert len(effects(await emu.ledger(), "bind")) == len(times) == CALLS
+    times.sort()
     over = excess(times, rate=RATE, burst=BURST, slack_s=0.05)
     used = CALLS / (BURST + RATE * (times[-1] - times[0]))
     print(f"limiter: {used:.1%} of the budget used, worst window {over:+.2f} calls against the bound")  # noqa: T201
