@@ -129,12 +129,12 @@ def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[
     if len(named) > 1:
         errors.extend(FieldError(f"/{name}", "give at most one of pool, area_code, areas") for name in named)
         return ()
-    ours = registry.app_pools.get(app.id, ())
     if asked.pool is not None:
-        found = tuple(pool for pool in ours if pool.name == asked.pool)
-        if not found:
+        found = registry.named_pools.get((app.id, asked.pool))
+        if found is None:
             errors.append(FieldError("/pool", "is not a pool of this app"))
-        return found
+        return () if found is None else (found,)
+    ours = registry.app_pools.get(app.id, ())
     areas = [asked.area_code] if asked.area_code is not None else asked.areas
     if areas is None:
         return tuple(pool for pool in ours if pool.open)

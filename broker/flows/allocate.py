@@ -256,7 +256,7 @@ class Allocator:
                 a=order.a, b=order.b, direction=order.direction, options=order.options.to_text()
             ):
                 claim = self._claim(item, item.pool, line.x_id, "joined", views)
-                joining.setdefault(item, replace(claim, line_id=line_id))
+                joining.setdefault(item, claim._replace(line_id=line_id))
         if joining:
             results = await self._join(joining)
             for (item, claim), result in zip(joining.items(), results, strict=True):

@@ -75,6 +75,7 @@ class Registry:
     keys: Mapping[bytes, Key]
     pools: Mapping[int, Pool]
     app_pools: Mapping[int, tuple[Pool, ...]]
+    named_pools: Mapping[tuple[int, str], Pool]
     our_numbers: frozenset[str]
 
     def key(self, presented: str) -> Key | None:
@@ -133,6 +134,7 @@ async def load(db: Database, vault: Vault) -> Registry:
         keys=keys,
         pools=pools,
         app_pools={app_id: tuple(found) for app_id, found in app_pools.items()},
+        named_pools={(pool.app.id, pool.name): pool for pool in pools.values()},
         our_numbers=frozenset(number for listed in numbers.values() for number in listed if number),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -233,4 +233,4 @@ def ended(claim: Claim, *, no: int = 2, token: int = 1, rest_s: float = QUARANTI
 
 def with_key(claim: Claim, key_hash: bytes, token: int) -> Claim:
     """The same claim under an idempotency key."""
-    return replace(claim, key_hash=key_hash, key_token=token)
+    return claim._replace(key_hash=key_hash, key_token=token)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -199,8 +198,7 @@ async def test_show_returns_what_exists(shop: Shop) -> None:
     vault = Vault((DataKey(1, bytes(32)),), bytes(32))
     plain = shop.claim(_A, _B)
     claim = await shop.active(
-        replace(
-            plain,
+        plain._replace(
             a_sealed=vault.seal("line", "a", plain.pool_id, plain.line_id, "+8613900000001"),
             b_sealed=vault.seal("line", "b", plain.pool_id, plain.line_id, "+8613900000002"),
         )

@@ -122,7 +122,7 @@ async def test_a_moved_binding_lives_on_as_any(shop: Shop) -> None:
     old = await shop.won(shop.claim(_A, _B))
     item = _other_x(old, 1)
     assert await _rechoose(shop, item) == "won"
-    new = Claim(**{**{name: getattr(old, name) for name in Claim.__slots__}, "line_id": item.line_id, "x_id": 1})
+    new = old._replace(line_id=item.line_id, x_id=1)
     assert not await shop.end(old, no=1)
     assert await shop.bind(new) is not None
     ask = ReleaseAsk(new.pool_id, new.binding_id, shop.app_id)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -213,7 +212,7 @@ async def test_losers_with_a_key_leave_the_record_alone(shop: Shop, database_url
     finally:
         await other.close()
     assert await shop.contents() == before
-    assert await shop.reserve(*(replace(claim, x_id=2) for claim in claims)) == ["won"] * 4
+    assert await shop.reserve(*(claim._replace(x_id=2) for claim in claims)) == ["won"] * 4
 
 
 async def test_a_claim_that_loses_its_seat_leaves_its_key_unlinked(shop: Shop, database_url: str) -> None:
