@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from broker import __version__
 from broker.cli.app import app
+from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
+from broker.cli.completion import completion
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.tones import tones
@@ -38,6 +41,36 @@ def up(state_dir: str | None, port: int, workers: int, test_clock: bool, as_json
     from broker.cli.up import run
 
     sys.exit(run(state_dir=state_dir, port=port, workers=workers, test_clock=test_clock, as_json=as_json))
+
+
+@main.command()
+@click.option("--couriers", type=click.IntRange(1, 500), default=40, show_default=True, help="Size of the city.")
+@click.option("--minutes", type=click.IntRange(5, 120), default=60, show_default=True, help="City time to play.")
+@click.option("--seconds", type=click.IntRange(1, 7200), default=60, show_default=True,
+              help="Real time that this takes; what is left to run out then does.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same hour.")
+@click.option("--state-dir", type=click.Path(file_okay=False), help="State folder of the running `broker up`.")
+@click.option("--url", help="API of another broker; with --key and --emulator.")
+@click.option("--key", help="Its API key, with the scopes bind and read.")
+@click.option("--emulator", help="Admin address of the emulator that is its platform.")
+@click.option("--anywhere", is_flag=True, help="Also where the addresses are not this machine's.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def demo(state_dir: str | None, url: str | None, key: str | None, emulator: str | None, **options: Any) -> None:
+    r"""Play a delivery city's lunch hour against a running `broker up`.
+
+    Couriers with several orders at once, customers and shops phone each other; every call is checked. Under
+    `up --test-clock` lifetimes are those of the hour; else the shortest one, 60 real seconds, has to do.
+    Exit code 1: a wrong person was reached. 2: it could not be played.
+
+    \b
+    Examples:
+      broker demo
+      broker demo --couriers 100 --seconds 120
+      broker demo --url http://127.0.0.1:8080 --key bbk_... --emulator http://127.0.0.1:9001 --json
+    """
+    from broker.cli.lunch import run
+
+    sys.exit(run(state_dir, url, key, emulator, **options))
 
 
 @main.command()
@@ -89,5 +122,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for group in (app, caller, key, pool, numbers, tones):
-    main.add_command(group)
+for command in (app, caller, key, pool, numbers, tones, bindings, completion):
+    main.add_command(command)

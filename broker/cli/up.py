@@ -22,7 +22,9 @@ from aiohttp import web
 from broker import log as logging
 from broker.cli.approvals import Approvals
 from broker.cli.demo import Identity, identity, numbers, seed
+from broker.demo.target import ADDRESSES
 from broker.embedded import Embedded, EmbeddedError, default_state_dir
+from broker.embedded.process import started_at
 from broker.settings import Settings, SettingsError, database_url, load
 from broker.store.crypto import SealBroken, Vault, parse_data_keys, parse_index_key
 from broker.store.database import Database, DatabaseAway
@@ -128,9 +130,12 @@ async def _up(
             admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
         )
         if await supervisor.start():
-            _announce(_ready_line(supervisor, settings, emulator, who), folder, as_json=as_json)
+            ready = _ready_line(supervisor, settings, emulator, who)
+            _leave_addresses(ready, folder)
+            _announce(ready, folder, as_json=as_json)
         await supervisor.run_until_signal()
     finally:
+        (folder / ADDRESSES).unlink(missing_ok=True)
         await approvals.stop()
         if emulator.process.returncode is None:
             emulator.process.send_signal(signal.SIGTERM)
@@ -202,6 +207,14 @@ def _ready_line(supervisor: Supervisor, settings: Settings, emulator: _Emulator,
         "database": settings.database_url,
         "pids": supervisor.pids,
     }
+
+
+def _leave_addresses(ready: Mapping[str, Any], folder: Path) -> None:
+    """Say where the parts are to commands beside us; without secrets."""
+    addresses = {name: ready[name] for name in ("api", "admin", "edge", "emulator", "emulator_admin")}
+    draft = folder / f"{ADDRESSES}.new"
+    draft.write_bytes(orjson.dumps({"pid": os.getpid(), "started": started_at(os.getpid()), **addresses}))
+    draft.replace(folder / ADDRESSES)
 
 
 def _announce(ready: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from broker.domain import tone
+from broker.domain.phone import FORM, is_e164
 from broker.errors import FieldError, Invalid
 from broker.log import scrubbed
 
@@ -81,6 +82,12 @@ def _lines(value: str) -> str:
 def _tone_name(value: str) -> str:
     if not tone.is_name(value):
         raise ValueError(tone.NAME_RULE)
+    return value
+
+
+def _party(value: str) -> str:
+    if not is_e164(value):
+        raise ValueError(FORM)
     return value
 
 
@@ -253,6 +260,16 @@ class Rejection(Given):
     """What the platform's reviewers said."""
 
     reason: Reason
+
+
+class BindingFilter(Given):
+    """Which bindings to list."""
+
+    order_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_words)] | None = None
+    x: Number | None = None
+    state: Literal["pending", "active", "releasing", "released", "failed"] | None = None
+    party: Annotated[str, AfterValidator(_party)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 50
 
 
 def read(model: type[M], given: object) -> M:
