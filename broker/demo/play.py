@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ class City:
         self._ids: dict[int, str] = {}
         self._answered = [asyncio.Event() for _ in hour.shares]
         self._over = [asyncio.Event() for _ in hour.shares]
+        self._play_id = secrets.token_hex(8)  # Idempotency-Keys of one play never meet those of another
         self._seats = asyncio.Semaphore(_AT_ONCE)
 
     def now_s(self) -> float:
@@ -88,14 +90,18 @@ class City:
     async def _bind(self, share: Share) -> None:
         asked_s, began = self._pace.now_s(), asyncio.get_running_loop().time()
         self._truth.asked(share)
-        status, told = await self._api("POST", "/v1/bindings", {
-            "a": share.a, "b": share.b, "pool": self._pool, "order_id": share.order_id,
+        wanted = {
+            "a": share.a,
+            "b": share.b,
+            "pool": self._pool,
+            "order_id": share.order_id,
             "ttl_s": self._pace.ttl_s(share.ttl_s),
-        })  # fmt: skip
+        }
+        status, told = await self._api("POST", "/v1/bindings", wanted, key=f"{self._play_id}-{share.no}")
         self.tally.bind_ms.append((asyncio.get_running_loop().time() - began) * 1000)
         if status == _ACCEPTED:
             told = await self._until(told["id"], "active", "failed", "released")
-            status = _CREATED if told.get("state") == "active" else _REFUSED
+            status = {"active": _CREATED, "failed": _REFUSED, "released": _REFUSED}.get(str(told.get("state")), _BROKEN)
         if status == _CREATED:
             self.tally.x[share.no], self._ids[share.no] = told["x"], told["id"]
             self.tally.subscriptions[share.no] = told["platform_binding_id"]

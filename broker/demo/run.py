@@ -23,7 +23,7 @@ from broker.demo.target import NoTarget, Target, refuse_elsewhere
 _TIMEOUT_S = 15.0
 _OK = 200
 _RUNS = 10_000
-_REFUSED, _WRONG_PERSON = 2, 1
+_REFUSED, _WRONG_PERSON, _INTERRUPTED = 2, 1, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ def run(target: Target, options: Options) -> int:
         if not options.anywhere:
             refuse_elsewhere(target)
         told = asyncio.run(_play(target, options))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except (NoTarget, aiohttp.ClientError, TimeoutError, ExceptionGroup) as error:
         click.echo(_words(error), err=True)
         return _REFUSED
