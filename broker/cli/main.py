@@ -76,7 +76,12 @@ def demo(state_dir: str | None, url: str | None, key: str | None, emulator: str 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (overrides BROKER_WORKERS).")
 def serve(workers: int | None) -> None:
-    """Serve with settings from the environment: `broker config show` lists them."""
+    r"""Serve with settings from the environment: `broker config show` lists them.
+
+    \b
+    Examples:
+      BROKER_DATABASE_URL=postgresql://... broker serve --workers 4
+    """
     from broker.cli.serve import run
 
     sys.exit(run(workers))
@@ -84,16 +89,29 @@ def serve(workers: int | None) -> None:
 
 @main.command()
 @click.option("--check", is_flag=True, help="Only tell: exit 1 if something is to be applied.")
-def migrate(check: bool) -> None:
-    """Bring the database of BROKER_DATABASE_URL up to date. Several at once do the work once."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def migrate(check: bool, as_json: bool) -> None:
+    r"""Bring the database of BROKER_DATABASE_URL up to date. Several at once do the work once.
+
+    \b
+    Examples:
+      broker migrate --check && echo nothing to do
+      broker migrate --json
+    """
     from broker.cli.migrate import run
 
-    sys.exit(run(check=check))
+    sys.exit(run(check=check, as_json=as_json))
 
 
 @main.group()
 def config() -> None:
-    """Look at the settings."""
+    r"""Look at the settings.
+
+    \b
+    Examples:
+      broker config check
+      broker config show --json
+    """
 
 
 @config.command("check")

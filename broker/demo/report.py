@@ -64,6 +64,10 @@ class Tally:
             max((look.needed for look in self.looks), default=0),
         )
 
+    def worst(self) -> PoolLook:
+        """The moment at which X in use was furthest above X*."""
+        return max(self.looks, key=PoolLook.ratio, default=PoolLook("", 0, 0, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class PlatformCalls:
@@ -119,7 +123,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def report(hour: Hour, tally: Tally, calls: PlatformCalls, *, seed: int, clock: str) -> dict[str, Any]:
     """Return the whole as JSON has it."""
-    most = tally.most()
+    most, worst = tally.most(), tally.worst()
     return {
         "seed": seed,
         "clock": clock,
@@ -145,7 +149,7 @@ def report(hour: Hour, tally: Tally, calls: PlatformCalls, *, seed: int, clock: 
         "x": {
             "in_use": most.in_use, "needed": most.needed, "ratio": round(most.ratio(), 3),
             "used_in_all": len(set(tally.x.values())), "live_lines": most.live,
-            "worst_ratio": round(max((look.ratio() for look in tally.looks), default=0.0), 3),
+            "worst_moment": {"in_use": worst.in_use, "needed": worst.needed, "ratio": round(worst.ratio(), 3)},
             "looks": len(tally.looks),
         },
     }  # fmt: skip
@@ -155,14 +159,16 @@ def lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the report for people: what, and how much."""
     city, bindings, calls, x = told["city"], told["bindings"], told["calls"], told["x"]
     refused = ", ".join(f"{count} {code}" for code, count in bindings["refused"].items()) or "none"
-    spent = told["platform_calls"]
+    spent, worst = told["platform_calls"], x["worst_moment"]
     ended = f"{bindings['released']} released, {bindings['expired']} expired"
     return [
         ("city", f"{city['couriers']} couriers, {city['shops']} shops, {city['customers']} customers"),
         ("orders", str(city["orders"])),
         ("bindings", f"{bindings['bound']} ({ended}, {bindings['live']} live)"),
         ("refused", refused),
-        ("X in use / X*", f"{x['in_use']} / {x['needed']} = {x['ratio']:.2f} (at most; {x['live_lines']} lines)"),
+        ("X in use / X*, most of the hour", f"{x['in_use']} / {x['needed']} = {x['ratio']:.2f}"),
+        ("X in use / X*, worst moment", f"{worst['in_use']} / {worst['needed']} = {worst['ratio']:.2f}"),
+        ("X used in all", f"{x['used_in_all']}, for {x['live_lines']} lines at most"),
         ("platform calls per expired order", f"{spent['per_expired_order']:.2f}"),
         ("platform calls per released order", f"{spent['per_released_order']:.2f}"),
         ("bind p50 / p99", f"{told['bind_ms']['p50']:.0f} / {told['bind_ms']['p99']:.0f} ms"),

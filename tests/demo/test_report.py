@@ -48,3 +48,4 @@ def test_the_hour_takes_the_most_x_of_any_moment() -> None:
         tally.look(look)
     most = tally.most()
     assert (most.live, most.in_use, most.needed, len(tally.looks)) == (40, 10, 11, 3)
+    assert (tally.worst().in_use, tally.worst().needed) == (10, 9)
