@@ -10,6 +10,8 @@ import aiohttp
 #: The shortest lifetime that a bind may ask for.
 LEAST_TTL_S = 60
 _STEP_S = 0.2
+#: Real seconds until the broker's sweep has ended what ran out, on a busy machine.
+_SWEEP_S = 10.0
 #: After the hour nobody binds any more: what is left may run out faster.
 _AFTER = 4.0
 
@@ -19,6 +21,7 @@ class Pace(Protocol):
 
     least_ttl_s: int
     slack_s: float
+    sweep_s: float
 
     def now_s(self) -> float:
         """City seconds since the beginning."""
@@ -39,6 +42,7 @@ class Wall:
         self._began = asyncio.get_running_loop().time()
         self.least_ttl_s = round(LEAST_TTL_S * speed)
         self.slack_s = speed  # lifetimes are whole real seconds
+        self.sweep_s = _SWEEP_S * speed
 
     def now_s(self) -> float:
         """City seconds since the beginning."""
@@ -66,6 +70,7 @@ class Moved:
         self._length_s = length_s
         self._began = asyncio.get_running_loop().time()
         self._ahead_s = 0.0
+        self.sweep_s = _SWEEP_S * speed * _AFTER
         self.slack_s = 2 * _STEP_S * speed * _AFTER  # a step reaches broker, emulator and us one after the other
 
     def now_s(self) -> float:

@@ -41,7 +41,7 @@ class City:
         self._target = target
         self._pace = pace
         self._pool = str(pool["name"])
-        self._truth = Truth(pace.slack_s)
+        self._truth = Truth(pace.slack_s, pace.sweep_s)
         self._ids: dict[int, str] = {}
         self._answered = [asyncio.Event() for _ in hour.shares]
         self._over = [asyncio.Event() for _ in hour.shares]

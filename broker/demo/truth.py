@@ -30,6 +30,7 @@ class _Held:
     x: str | None = None
     surely_until_s: float = 0.0
     perhaps_until_s: float = float("inf")
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,15 @@ class Reach:
 
 
 class Truth:
-    """Follows every share of the hour. ``slack_s``: how far city time and the platform's clock may be apart."""
+    """Follows every share of the hour.
 
-    def __init__(self, slack_s: float) -> None:
+    ``slack_s``: how far city time and the platform's clock may be apart. ``sweep_s``: how long the broker may take to
+    end a share that runs out on a line which the platform was told to keep longer, for another share of the pair.
+    """
+
+    def __init__(self, slack_s: float, sweep_s: float) -> None:
         self._slack_s = slack_s
+        self._sweep_s = sweep_s
         self._held: dict[str, dict[int, _Held]] = defaultdict(dict)
 
     def asked(self, share: Share) -> None:
@@ -59,6 +65,11 @@ class Truth:
         held.x = x
         held.surely_until_s = asked_s + share.ttl_s - self._slack_s
         held.perhaps_until_s = answered_s + share.ttl_s + self._slack_s
+        beside = [one for one in self._held[share.a].values() if one.x == x and share.b in {one.share.a, one.share.b}]
+        for one in beside if len(beside) > 1 else ():
+            if not one.shared:
+                one.shared = True
+                one.perhaps_until_s += self._sweep_s
 
     def ending(self, share: Share) -> None:
         """A release was sent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def verdict(truth: Truth, connected: str | None, *, caller: str = SHARE.a, x: st
 
 def bound() -> Truth:
     """A share that was bound within the first two seconds."""
-    truth = Truth(slack_s=5)
+    truth = Truth(slack_s=5, sweep_s=60)
     truth.asked(SHARE)
     truth.bound(SHARE, X, 0.0, 2.0)
     return truth
@@ -52,7 +54,7 @@ def test_a_shown_number_that_is_not_x_is_wrong() -> None:
 
 def test_while_a_bind_or_a_release_is_under_way_nobody_is_accused_but_third_persons() -> None:
     """In between the counterpart or nobody may answer; after the end only nobody."""
-    truth = Truth(slack_s=5)
+    truth = Truth(slack_s=5, sweep_s=60)
     truth.asked(SHARE)
     assert verdict(truth, SHARE.b) is Verdict.RIGHT
     assert verdict(truth, None) is Verdict.NOBODY
@@ -75,6 +77,19 @@ def test_about_its_expiry_a_share_may_or_may_not_answer() -> None:
     assert verdict(truth, SHARE.b, at_s=607) is Verdict.WRONG
 
 
+def test_a_share_on_a_common_line_may_answer_until_the_sweep() -> None:
+    """Another share of the pair on the same X: the line may outlive each of them a little, for nobody else."""
+    truth = bound()
+    other = replace(SHARE, no=1, ttl_s=7200)
+    truth.asked(other)
+    truth.bound(other, X, 10.0, 11.0)
+    truth.ended(other)
+    assert verdict(truth, SHARE.b, at_s=650) is Verdict.RIGHT
+    assert verdict(truth, None, at_s=650) is Verdict.NOBODY
+    assert verdict(truth, STRANGER, at_s=650) is Verdict.WRONG
+    assert verdict(truth, SHARE.b, at_s=700) is Verdict.WRONG
+
+
 @given(st.integers(1, 12), st.integers(), st.data())
 def test_a_right_platform_is_never_accused_and_a_wrong_one_always(
     couriers: int, seed: int, data: st.DataObject
@@ -82,7 +97,7 @@ def test_a_right_platform_is_never_accused_and_a_wrong_one_always(
     """A whole hour on an ideal platform: every call is right or rightly nobody's; one crossed line is found."""
     hour = lunch_hour(couriers=couriers, minutes=20, seed=seed, run=1)
     crossed = data.draw(st.sampled_from([deed for deed in hour.deeds if deed.kind is Kind.CALL]))
-    truth = Truth(slack_s=1)
+    truth = Truth(slack_s=1, sweep_s=0)
     for deed in hour.deeds:
         share = hour.shares[deed.share]
         x = f"+86170{share.no:08}"

@@ -75,6 +75,7 @@ async def show(desk: Desk, binding: str, *, reveal_to: str | None = None) -> Sho
     known = (await bindings.show(desk.db, desk.vault, [(pool_id, row_id)])).get((pool_id, row_id))
     if known is None:
         raise _unknown(binding)
+    line = next(line for line in lines if line["current"])
     return {
         "id": binding,
         "app": row["app"],
@@ -93,7 +94,10 @@ async def show(desk: Desk, binding: str, *, reveal_to: str | None = None) -> Sho
         "expires_at": row["expires_at"],
         "ended_at": row["ended_at"],
         "platform_binding_id": known.subscription_id,
-        "bindings_on_line": next((line["bindings"] for line in lines if line["id"] == row["line_id"]), 0),
+        "version": row["version"],
+        "options": line["options"],
+        "change_failed": line["change_failed"],
+        "bindings_on_line": line["bindings"],
         "story": story(dict(row), lines, calls, rests, audited),
     }
 

@@ -36,12 +36,13 @@ _AUDITED = {"reveal": "{who} looked at the real numbers", "release": "{who} rele
 
 
 def _line(binding: Row, line: Row, calls: Sequence[Row]) -> Iterable[Shown]:
-    if calls:
-        why = f"policy of the request, else {binding['policy']} of the app"
-        yield _event(
-            calls[0]["created_at"], "chosen", f"X {line['x']} of pool {binding['pool']} chosen ({why})",
-            x=line["x"], why=why,
-        )  # fmt: skip
+    if calls and line["current"]:
+        why = binding["chosen"] or "no reason noted"
+        # A line that was there before is joined when the binding is asked for.
+        at = max(calls[0]["created_at"], binding["created_at"])
+        yield _event(at, "chosen", f"X {line['x']} of pool {binding['pool']}: {why}", x=line["x"], why=why)
+    elif calls:
+        yield _event(calls[0]["created_at"], "chosen", f"X {line['x']} tried first, then given up", x=line["x"])
     for call in calls:
         yield from _call(call)
     if line["confirmed_at"] is not None:
@@ -53,7 +54,8 @@ def _line(binding: Row, line: Row, calls: Sequence[Row]) -> Iterable[Shown]:
 
 
 def _call(call: Row) -> Iterable[Shown]:
-    name = f"platform call {call['no']} ({call['op']})"
+    changes = f": {', '.join(call['wanted'])}" if call["wanted"] else ""
+    name = f"platform call {call['no']} ({call['op']}{changes})"
     same = {"no": call["no"], "op": call["op"]}
     yield _event(call["created_at"], f"{call['op']}_begun", f"{name} written down, to be sent", **same)
     tries = {"attempt": call["attempt"], "token": call["token"], "http": call["http"], "code": call["code"]}
