@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from uuid import UUID
@@ -21,9 +21,11 @@ from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
+from broker.metrics import Metrics
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
+from broker.platform.measured import Measured
 from broker.platform.protocol import AxbPlatform
 from broker.settings import Settings
 from broker.store import bindings, calls, idempotency, listing, registry
@@ -35,7 +37,8 @@ from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
 from broker.store.statements import statements
 from broker.workers.dispatch import Dispatcher
-from broker.workers.rescue import rescue
+from broker.workers.measure import Measures
+from broker.workers.rescue import SLICE, rescue
 from broker.workers.sender import Sender, Timing
 from broker.workers.service import Periodic
 
@@ -47,9 +50,12 @@ _SWEEP_SLICE = 500
 class Worker:
     """Everything one process does between its sockets and the database."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; nothing is opened yet."""
+    def __init__(self, settings: Settings, seat: str) -> None:
+        """Take the settings; nothing is opened yet but the metrics. ``seat`` tells workers apart."""
         self._settings = settings
+        self._seat = seat
+        self._metrics = Metrics()
+        self._in_flight: Counter[str] = Counter()
         self._vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
         self._db = Database(
             settings.database_url,
@@ -92,11 +98,22 @@ class Worker:
         self._dispatcher = Dispatcher(
             self._db, sender, self._allocator, rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s
         )
+        self._measures = Measures(
+            self._metrics,
+            worker=self._seat,
+            db=self._db,
+            allocator=self._allocator,
+            dispatcher=self._dispatcher,
+            sender=sender,
+            registry=self.registry,
+            in_flight=self._in_flight,
+        )
         self._services = self._make_services()
         self._periodic = self._make_periodic()
         for service in self._periodic:
             service.start()
-        await self._listen(build(self._services, self._conditions), api)
+        self._measures.lag.start()
+        await self._listen(build(self._services, self._conditions, self._metrics), api)
         edge_app = web.Application()
         add_health(edge_app, self._conditions)
         await self._listen(edge_app, edge)
@@ -115,6 +132,8 @@ class Worker:
         await self._dispatcher.drain(budget / 2)
         for service in self._periodic:
             await service.stop()
+        self._measures.lag.stop()
+        await self._measures.look()
         await self._db.close()
 
     async def _check_lock_table(self) -> None:
@@ -132,10 +151,11 @@ class Worker:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _platform(self, app: App) -> AxbPlatform:
-        return HuaweiAxb(
+        driver = HuaweiAxb(
             AppAccess(app_key=app.app_key, secret=app.secret, base_url=app.base_url, scheme=Scheme(app.auth_scheme)),
             HttpOptions(max_connections=self._settings.platform_connections),
         )
+        return Measured(driver, self._metrics, self._in_flight)
 
     def _make_services(self) -> Services:
         db, settings = self._db, self._settings
@@ -188,6 +208,7 @@ class Worker:
             Periodic("sweep", settings.sweep_interval_s, self._sweep),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
+            Periodic("metrics", 1.0, self._measures.look),
         ]
 
     async def _listen(self, app: web.Application, sock: socket.socket) -> None:
@@ -223,10 +244,14 @@ class Worker:
         return False
 
     async def _rescue(self) -> bool:
-        return await rescue(self._db, self._vault, self._dispatcher, self.registry, self._settings.lease_s)
+        taken = await rescue(self._db, self._vault, self._dispatcher, self.registry, self._settings.lease_s)
+        self._metrics.rescued.inc(taken)
+        return taken >= SLICE
 
     async def _sweep(self) -> bool:
         swept = await calls.sweep(self._db, limit=_SWEEP_SLICE, grace_s=self._settings.expiry_grace_s)
+        for kind, lines in swept._asdict().items():
+            self._metrics.swept.labels(kind).inc(lines)
         if any(swept):
             log.info("lines_swept", **swept._asdict())
         return sum(swept) >= _SWEEP_SLICE

@@ -66,6 +66,9 @@ class Settings(BaseModel):
     expiry_grace_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
+    metrics_dir: Annotated[
+        str, Field(description="where the processes keep their metrics; empty: the system's temporary folder")
+    ] = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     test_locks: Literal["try", "off"] = Field("try", description="tests only: off leaves the unique keys as only guard")
     test_crash_at: str = Field(

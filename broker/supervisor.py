@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import signal
 import socket
 import sys
@@ -20,8 +21,11 @@ from typing import IO
 import structlog
 from aiohttp import web
 
+from broker import __version__
 from broker.admin.listener import admin_app
+from broker.admin.metrics import MetricsFolder, MetricsPage
 from broker.api.health import add_health
+from broker.metrics import Metrics, keep_in
 from broker.processes import listen, tell_systemd
 from broker.settings import Settings
 
@@ -46,6 +50,7 @@ class CannotServe(Exception):
 class _Seat:
     """A worker's place: its sockets outlive it."""
 
+    name: str
     api: socket.socket
     edge: socket.socket
     process: Process | None = None
@@ -86,6 +91,7 @@ class Supervisor:
             CannotServe: a port is taken, or the workers do not come up.
         """
         settings = self._settings
+        self._open_metrics()
         # Before anything is announced: who reads that we are ready may signal in the same moment.
         self._listen_to_signals()
         try:
@@ -93,9 +99,10 @@ class Supervisor:
             edges = _sockets(settings.edge_host, settings.edge_port, settings.workers)
             admin = listen(settings.admin_host, settings.admin_port)
         except OSError as error:
+            self._folder.close()
             raise CannotServe(f"{error}; choose another port.") from None
         self.api_url, self.edge_url, self.admin_url = _url(apis[0]), _url(edges[0]), _url(admin)
-        self._seats = [_Seat(api, edge) for api, edge in zip(apis, edges, strict=True)]
+        self._seats = [_Seat(f"{n}", api, edge) for n, (api, edge) in enumerate(zip(apis, edges, strict=True))]
         await self._start_admin(admin)
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
         all_ready = asyncio.create_task(self._all_ready(), name="workers ready")
@@ -156,6 +163,7 @@ class Supervisor:
         for seat in self._seats:
             seat.api.close()
             seat.edge.close()
+        self._folder.close()
 
     @property
     def pids(self) -> list[int]:
@@ -188,6 +196,7 @@ class Supervisor:
             seat.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "broker.worker", "--api-fd", str(fds[0]), "--edge-fd", str(fds[1]),
                 "--ready-fd", str(ready_write), "--parent", str(os.getpid()),
+                "--seat", seat.name, "--metrics", str(self._folder.path),
                 pass_fds=fds, env=self._environment, stdout=self._worker_log, stderr=self._worker_log,
             )  # fmt: skip
         except OSError:
@@ -199,12 +208,15 @@ class Supervisor:
         try:
             return await seat.process.wait()
         finally:
+            self._folder.forget(seat.name)
+            if not self._stopping.is_set():
+                self._metrics.worker_restarts.inc()
             telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await telling
 
     async def _start_admin(self, sock: socket.socket) -> None:
-        app = admin_app(self._settings)
+        app = admin_app(self._settings, self._metrics)
 
         async def conditions() -> tuple[Mapping[str, bool], Mapping[str, bool]]:
             return {
@@ -213,11 +225,28 @@ class Supervisor:
             }, {}
 
         add_health(app, conditions)
+        app.router.add_get("/metrics", self._show_metrics)
         if self._admin_routes is not None:
             self._admin_routes(app)
         self._admin = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await self._admin.setup()
         await web.SockSite(self._admin, sock).start()
+
+    def _open_metrics(self) -> None:
+        base = self._settings.metrics_dir
+        try:
+            self._folder = MetricsFolder(base)
+            keep_in(str(self._folder.path), "parent")
+            self._metrics = Metrics()
+        except OSError as error:
+            words = f"the metrics cannot be kept in {base or 'the temporary folder'}: {error.strerror}"
+            raise CannotServe(f"{words}; set BROKER_METRICS_DIR.") from None
+        self._metrics.build_info.labels(__version__, platform.python_version()).set(1)
+        self._page = MetricsPage(self._folder, self._metrics)
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        self._metrics.workers_ready.set(sum(seat.ready.is_set() for seat in self._seats))
+        return await self._page.show(request)
 
     def _signal_all(self, number: signal.Signals) -> None:
         for seat in self._seats:

@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from broker import log as logging
+from broker import metrics
 from broker.app import Worker
 from broker.errors import Problem
 from broker.processes import end_with_parent
@@ -29,26 +30,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m broker.worker")
     for name in ("api-fd", "edge-fd", "ready-fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--seat", required=True)
+    parser.add_argument("--metrics", required=True)
     given = parser.parse_args()
     end_with_parent(given.parent)
     settings = load()
     logging.configure(settings.log_level)
     # Requests leave few cycles behind; looking for them at every 700th allocation costs more than it frees.
     gc.set_threshold(20_000, 20, 50)
-    return uvloop.run(_run(given.api_fd, given.edge_fd, given.ready_fd))
+    metrics.keep_in(given.metrics, given.seat)
+    return uvloop.run(_run(given.seat, given.api_fd, given.edge_fd, given.ready_fd))
 
 
-async def _run(api_fd: int, edge_fd: int, ready_fd: int) -> int:
+async def _run(seat: str, api_fd: int, edge_fd: int, ready_fd: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Only the parent counts signals: a Ctrl-C to the whole group is its business, a repeated SIGTERM is the same one.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    worker = Worker(load())
     try:
+        worker = Worker(load(), seat)
         await worker.start(socket.socket(fileno=api_fd), socket.socket(fileno=edge_fd))
     except (Problem, SealBroken) as error:
         log.error("worker_cannot_start", error=str(error))  # noqa: TRY400 - the sentence says it all
+        return 3
+    except OSError as error:
+        log.error("worker_cannot_start", error=f"{error.filename or ''}: {error.strerror}".lstrip(": "))  # noqa: TRY400
         return 3
     gc.freeze()
     with contextlib.suppress(BrokenPipeError):

@@ -13,9 +13,10 @@ from broker.admin.use import Asked
 from broker.api import problems
 from broker.api.parse import body_of
 from broker.api.reply import pack
-from broker.api.server import outermost
+from broker.api.server import METRICS, outermost
 from broker.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from broker.flows.operate.desk import Desk
+from broker.metrics import Metrics
 from broker.settings import Settings
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
 from broker.store.database import Database
@@ -59,9 +60,10 @@ class _LazyDesk:
         await self._db.close()
 
 
-def admin_app(settings: Settings) -> web.Application:
+def admin_app(settings: Settings, metrics: Metrics) -> web.Application:
     """Return the application of the admin listener, without health."""
     app = web.Application(middlewares=[outermost], client_max_size=BODY_BYTES)
+    app[METRICS] = metrics
     lazy = _LazyDesk(settings)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _endpoint(route, lazy))

@@ -22,18 +22,22 @@ from broker.api.reply import problem_reply, to_http
 from broker.api.routes import ROUTES, Route
 from broker.clock import boottime
 from broker.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
+from broker.metrics import Metrics
 
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+#: Where both listeners' applications count.
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
 
 
-def build(services: Services, conditions: Conditions) -> web.Application:
+def build(services: Services, conditions: Conditions, metrics: Metrics) -> web.Application:
     """Return the application of the `api` listener."""
     app = web.Application(middlewares=[outermost], client_max_size=services.limits.batch_bytes)
     app[SERVICES] = services
+    app[METRICS] = metrics
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _endpoint(route))
         if route.method == "GET":
@@ -87,16 +91,19 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
         log.exception("request_broken", request_id=request["id"])
         response = _sent(request, problem_reply(Problem("Something went wrong on our side."), request["id"]))
     response.headers["X-Request-Id"] = request["id"]
+    route = _route_of(request)
+    seconds = time.perf_counter() - started
+    request.app[METRICS].answered(route or "none", request.method, response.status, seconds)
     if "code" in request or "notes" in request or response.status >= 400:  # noqa: PLR2004 - health checks that pass are noise
         log.info(
             "request_done",
             request_id=request["id"],
             traceparent=_traceparent(request),
             method=request.method,
-            route=_route_of(request),
+            route=route,
             status=response.status,
             code=request.get("code"),
-            ms=round((time.perf_counter() - started) * 1000, 2),
+            ms=round(seconds * 1000, 2),
             **request.get("notes", {}),
         )
     return response
@@ -164,6 +171,8 @@ def _traceparent(request: web.Request) -> str | None:
 def _sent(request: web.Request, reply: Reply) -> web.Response:
     if reply.problem is not None:
         request["code"] = reply.problem
+    if reply.replayed:
+        request.app[METRICS].replays.inc()
     return to_http(reply, request["id"])
 
 

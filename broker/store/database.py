@@ -52,7 +52,13 @@ class Database:
         self._statement_cache = statement_cache
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self.flights = 0
+        self.away = 0
         self.reachable = False
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are at work."""
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool is not None else 0
 
     async def open(self) -> None:
         """Connect.
@@ -99,6 +105,7 @@ class Database:
                 rows: list[asyncpg.Record] = await connection.fetch(statement, *args, timeout=timeout_s)
         except _AWAY as error:
             self.reachable = False
+            self.away += 1
             if isinstance(error, asyncpg.PostgresError):
                 await self._pool.expire_connections()
             log.warning("database_away", error=type(error).__name__, sqlstate=getattr(error, "sqlstate", None))

@@ -6,6 +6,7 @@ What cannot be decided here is left to the lease: another instance takes the cal
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -50,6 +51,8 @@ class Dispatcher:
         self._rest_s = rest_s
         self._running: dict[PlatformCall, asyncio.Task[None]] = {}
         self.leaving = False
+        self.outcomes: Counter[str] = Counter()
+        self.released = 0
         self._bound: Batcher[Bound, BoundResult | None] = Batcher(
             "settle_bound", lambda items: store.settle_bound(db, items, lease_s=sender.timing.lease_s)
         )
@@ -223,6 +226,7 @@ class Dispatcher:
         if result is None:
             raise NotOurs
         if result.line_state == "active":
+            self.outcomes["active"] += 1
             call.settle(Active(call.x, binding.subscription_id, result.confirmed_at))
             return
         # Released while it was being bound: its unbind is already committed, and ours to send.
@@ -249,12 +253,14 @@ class Dispatcher:
             case "superseded":
                 raise NotOurs
             case "released":
+                self.outcomes["released"] += 1
                 call.settle(Failed("released"))
             case "exhausted":
                 await self._fail(call, Failed("pool_exhausted"), answer, rest_s=bar_s)
             case str():  # pragma: no cover - rechoose names no other
                 raise NotOurs
             case _:
+                self.outcomes["chosen_again"] += 1
                 chosen.lost = False
                 self.start(chosen)
 
@@ -266,6 +272,7 @@ class Dispatcher:
         if await self._sender.persist(lambda: self._ended.submit(ended)) is None:
             raise NotOurs
         log.warning("bind_failed", reason=failed.reason, http=answer.http, code=code)
+        self.outcomes[failed.reason] += 1
         call.settle(replace(failed, http=answer.http, code=code))
 
     async def _released(self, call: PlatformCall, answer: Answer) -> None:
@@ -278,6 +285,7 @@ class Dispatcher:
         if at is None:
             raise NotOurs
         self._allocator.heat_note(call.pool_id, call.x_id)
+        self.released += 1
         call.settle(Released(at))
 
     async def _make_sure_absent(self, call: PlatformCall) -> bool:

@@ -57,7 +57,7 @@ class Lane:
         self._width = width
         self._take_slots = take_slots
         self._rate = rate
-        self._waiting: list[tuple[float, int, asyncio.Future[float]]] = []
+        self._waiting: list[tuple[float, int, asyncio.Future[float], float]] = []
         self._live = 0  # of those in the heap, who has not been cancelled
         self._order = 0
         self._busy = 0
@@ -67,11 +67,18 @@ class Lane:
         self._proven = False
         self._moved = False
         self.shut: str | None = None
+        self.granted = 0
+        self.pauses = 0
 
     @property
     def waiting(self) -> int:
         """How many wait for a turn."""
         return self._live
+
+    def oldest_s(self) -> float:
+        """Return how long the one that waits longest has waited."""
+        now = time.monotonic()
+        return max((now - since for _, _, future, since in self._waiting if not future.done()), default=0.0)
 
     def backlog_s(self) -> float:
         """Return how long a newcomer would wait, by today's rate; infinite when shut."""
@@ -102,10 +109,11 @@ class Lane:
         free = self._busy < self._places and not self._live and self._take_slots is None
         if free and self._paused_until <= time.monotonic():
             self._busy += 1
+            self.granted += 1
             return float("inf")
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._order += 1
-        heapq.heappush(self._waiting, (urgency, self._order, future))
+        heapq.heappush(self._waiting, (urgency, self._order, future, time.monotonic()))
         self._live += 1
         self._wake()
         try:
@@ -139,6 +147,7 @@ class Lane:
     def pause(self, seconds: float) -> None:
         """Send nothing for that long."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        self.pauses += 1
         log.warning("lane_paused", app=self._name, seconds=round(seconds, 1))
 
     def digest_failed(self) -> None:
@@ -171,7 +180,7 @@ class Lane:
 
     def _turn_away(self, reason: Exception) -> None:
         while self._waiting:
-            _, _, future = heapq.heappop(self._waiting)
+            _, _, future, _ = heapq.heappop(self._waiting)
             if not future.done():
                 self._live -= 1
                 future.set_exception(reason)
@@ -214,9 +223,10 @@ class Lane:
 
     def _grant_one(self, use_by: float) -> None:
         while self._waiting:
-            _, _, future = heapq.heappop(self._waiting)
+            _, _, future, _ = heapq.heappop(self._waiting)
             if not future.done():
                 self._live -= 1
                 self._busy += 1
+                self.granted += 1
                 future.set_result(use_by)
                 return

@@ -19,15 +19,16 @@ from broker.store.wanted import read_wanted
 
 log = structlog.get_logger()
 
-_SLICE = 200
+#: Calls taken over at once.
+SLICE = 200
 
 
 async def rescue(
     db: Database, vault: Vault, dispatch: Dispatch, registry: Callable[[], Registry], lease_s: float
-) -> bool:
-    """Take one slice of ownerless calls over; True = there may be more."""
+) -> int:
+    """Take one slice of ownerless calls over; return how many: when it is a whole slice there may be more."""
     asked_at = boottime()
-    claimed = await calls.claim(db, limit=_SLICE, lease_s=lease_s)
+    claimed = await calls.claim(db, limit=SLICE, lease_s=lease_s)
     for found in claimed:
         if found.app_id not in registry().apps:
             log.error("call_of_unknown_app", app_id=found.app_id, line=str(found.key.line_id))
@@ -38,7 +39,7 @@ async def rescue(
             log.exception("call_unreadable", line=str(found.key.line_id))
     if claimed:
         log.info("calls_rescued", calls=len(claimed))
-    return len(claimed) == _SLICE
+    return len(claimed)
 
 
 def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCall:

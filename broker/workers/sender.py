@@ -282,6 +282,10 @@ class Sender:
         """Return how long a new call of the app would wait for its turn."""
         return self._route(app_id).lane.backlog_s()
 
+    def lanes(self) -> dict[int, Lane]:
+        """Return the lanes by app."""
+        return {app_id: route.lane for app_id, route in self._routes.items()}
+
     def waiting(self) -> int:
         """Return how many calls wait for a turn."""
         return sum(route.lane.waiting for route in self._routes.values())

@@ -16,6 +16,7 @@ from broker.api.openapi import document
 from broker.api.operations import OPEN
 from broker.api.routes import ROUTES, Route
 from broker.api.server import build
+from broker.metrics import Metrics
 from tests.contract.service import Client
 
 _METHODS = {"get", "put", "post", "patch", "delete"}
@@ -39,7 +40,7 @@ def described() -> dict[str, Any]:
 
 def test_it_equals_the_routes_that_are_served(described: dict[str, Any]) -> None:
     """Every route of the application is described, and nothing else; HEAD goes with GET and is not listed."""
-    app = build(cast("Services", SimpleNamespace(limits=Limits())), _nothing)
+    app = build(cast("Services", SimpleNamespace(limits=Limits())), _nothing, Metrics())
     served = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()

@@ -1,0 +1,105 @@
+"""What an instance counts, each value in one place: its name, its help, its labels.
+
+Every process keeps its values in files of a folder of its parent's (prometheus-client's multiprocess mode), named after
+its seat and not its process id: the successor of a worker that died counts on where it stopped, so nothing is lost to
+`kill -9` and the files do not become more with every restart. Labels are few and bounded, never numbers or ids.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+
+_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+#: Methods that are counted by their name: what a client may invent must not become series.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+_HTTP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 10, 30)
+_PLATFORM_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+def keep_in(folder: str, seat: str) -> None:
+    """Have this process keep the metrics that it makes from now on in files of ``folder``."""
+    os.environ[_FOLDER_VARIABLE] = folder
+    values.ValueClass = values.MultiProcessValue(lambda: seat)  # type: ignore[no-untyped-call]
+
+
+def _counter(name: str, words: str, *labels: str) -> Counter:
+    return Counter(f"broker_{name}", words, labels, registry=None)
+
+
+def _gauge(name: str, words: str, *labels: str, most: bool = False) -> Gauge:
+    """Gauges end with their process; of several processes their sum counts, or the largest."""
+    mode = "livemax" if most else "livesum"
+    return Gauge(f"broker_{name}", words, labels, registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+
+def _histogram(name: str, words: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(f"broker_{name}", words, labels, registry=None, buckets=buckets)
+
+
+class Metrics:
+    """All of them. Making the object makes the series that have no labels, at 0.
+
+    Raises:
+        OSError: the folder of :func:`keep_in` cannot be written.
+    """
+
+    def __init__(self) -> None:
+        self.http_requests = _counter(
+            "http_requests", "Requests answered, by pattern of the route.", "route", "method", "status"
+        )
+        self.http_seconds = _histogram(
+            "http_request_duration_seconds", "From a request's head to its answer.", "route", "method", buckets=_HTTP_S
+        )
+        self.replays = _counter("idempotency_replays", "Answers given again for an Idempotency-Key.")
+        self.binds = _counter("binds", "Outcomes of binds at the platform; active is the good one.", "outcome")
+        self.releases = _counter("releases", "Lines whose end the platform confirmed.")
+        self.allocation_batches = _counter("allocation_batches", "Rounds of allocation.")
+        self.allocation_items = _counter("allocation_items", "Orders in those rounds; divide for the batch size.")
+        self.lost_rounds = _counter("allocation_lost_rounds", "Orders that lost a round to another process.")
+        self.refusals = _counter("allocation_refusals", "Pools that had no X for an order, by main reason.", "reason")
+        self.platform_calls = _counter("platform_calls", "Calls to the platform that ended.", "op", "outcome")
+        self.platform_seconds = _histogram(
+            "platform_call_duration_seconds", "From its turn to its answer.", "op", buckets=_PLATFORM_S
+        )
+        self.platform_in_flight = _gauge("platform_calls_in_flight", "Calls being sent or answered.", "op")
+        self.lane_waiting = _gauge("lane_waiting", "Calls that wait for their turn.", "app")
+        self.lane_oldest = _gauge("lane_oldest_seconds", "Age of the one that waits longest.", "app", most=True)
+        self.lane_shut = _gauge("lane_shut", "1 = nothing is sent: the secret is wrong.", "app", most=True)
+        self.lane_grants = _counter("lane_grants", "Turns granted.", "app")
+        self.lane_pauses = _counter("lane_pauses", "Pauses that the platform asked for.", "app")
+        self.settle_batches = _counter("settle_batches", "Statements that write outcomes.", "statement")
+        self.settle_items = _counter("settle_items", "Outcomes in them.", "statement")
+        self.swept = _counter("swept_lines", "Lines that expired, binds that outlived their ttl.", "kind")
+        self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
+        self.database_flights = _counter("database_flights", "Statements sent to the database.")
+        self.database_away = _counter("database_unavailable", "Statements that got no answer.")
+        self.connections_in_use = _gauge("database_connections_in_use", "Of the pools' connections.")
+        self.loop_lag = _gauge(
+            "event_loop_lag_seconds", "Longest delay of a timer in the last 15 s.", "worker", most=True
+        )
+        self.workers_ready = _gauge("workers_ready", "Workers that serve.")
+        self.worker_restarts = _counter("worker_restarts", "Workers that ended without being told to.")
+        self.build_info = _gauge("build_info", "1, labelled with what runs.", "version", "python", most=True)
+        self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an HTTP request; its labels are looked up once."""
+        key = (route, method if method in _METHODS else "other", status)
+        found = self._http.get(key)
+        if found is None:
+            route, method, status = key
+            found = self.http_requests.labels(route, method, status), self.http_seconds.labels(route, method)
+            self._http[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def families(self) -> Iterator[Metric]:
+        """Return name, help and type of each, without values."""
+        for one in vars(self).values():
+            if isinstance(one, MetricWrapperBase):
+                yield from one.describe()
