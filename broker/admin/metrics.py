@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ class MetricsPage(Collector):
         try:
             async with self._rendering:
                 body = await asyncio.to_thread(generate_latest, self._registry)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, struct.error) as error:
             log.error("metrics_unreadable", error=type(error).__name__)  # noqa: TRY400 - its kind says it
             words = error.strerror if isinstance(error, OSError) else "a file in it is broken"
             raise Problem(f"The metrics cannot be read from {self._folder.path}: {words}.") from None

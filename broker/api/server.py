@@ -22,12 +22,15 @@ from broker.api.reply import problem_reply, to_http
 from broker.api.routes import ROUTES, Route
 from broker.clock import boottime
 from broker.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
+from broker.log import scrubbed
 from broker.metrics import Metrics
 
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+#: What programs make: its digits are no phone's, as long as there are letters among them.
+_RANDOM_ID = re.compile(r"(?=.*[a-f])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?=[0-9]*[a-f])[0-9a-f]{32}-(?=[0-9]*[a-f])[0-9a-f]{16}-[0-9a-f]{2}")
 #: Where both listeners' applications count.
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 _CHANGING = frozenset({"POST", "PATCH", "DELETE"})
@@ -160,7 +163,9 @@ def _new_request_id() -> str:
 
 def _request_id(request: web.BaseRequest) -> str:
     presented = request.headers.get("X-Request-Id", "")
-    return presented if _REQUEST_ID.fullmatch(presented) else _new_request_id()
+    # It goes into our log and our answers as it is, so one that may hold a phone is not taken.
+    harmless = scrubbed(presented) == presented or _RANDOM_ID.fullmatch(presented)
+    return presented if harmless and _REQUEST_ID.fullmatch(presented) else _new_request_id()
 
 
 def _traceparent(request: web.Request) -> str | None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,7 +26,7 @@ _DONE = ("broker_platform_calls_total", ("op", "bind"), ("outcome", "done"))
 _ODD = ("PURGE", "LOCK", "MKCOL", "REPORT", "COPY")
 _ACTIVE = ("broker_binds_total", ("outcome", "active"))
 
-Series = dict[tuple[object, ...], float]
+Series = dict[tuple[Any, ...], float]
 
 
 async def scrape(client: Client) -> tuple[str, Series]:
@@ -36,6 +37,11 @@ async def scrape(client: Client) -> tuple[str, Series]:
     families = text_string_to_metric_families(text)
     samples = (sample for family in families for sample in family.samples)
     return text, {(sample.name, *sorted(sample.labels.items())): sample.value for sample in samples}
+
+
+def _only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,7 @@ def own(metrics_dir: Path) -> Iterator[Service]:
 
 async def test_counters_are_the_sum_over_workers_and_outlive_them(own: Service, metrics_dir: Path) -> None:
     """30 binds over two workers are 30, also after both were killed; their successors count on from there."""
-    (folder,) = metrics_dir.iterdir()  # what an earlier parent had left is gone
+    folder = _only(metrics_dir)  # what an earlier parent had left is gone
     async with client_of(own) as client:
         numbers = [phone() for _ in range(30)]
         asked = (client.bind(a=number, headers={"Connection": "close"}) for number in numbers)
@@ -125,7 +131,7 @@ async def test_what_clients_invent_makes_no_series(own: Service) -> None:
         await asyncio.gather(*(client.ask(method, "/v1/bindings/bnd_1") for method in _ODD))
         await asyncio.gather(*(client.ask("GET", f"/v1/bindings/bnd_{n}") for n in range(20)))
         _, found = await scrape(client)
-    routes = {dict(labels)["route"] for name, *labels in found if name == "broker_http_requests_total"}  # type: ignore[arg-type]
+    routes = {dict(labels)["route"] for name, *labels in found if name == "broker_http_requests_total"}
     assert not {route for route in routes if "nowhere" in route or "bnd_" in route}
     name = "broker_http_requests_total"
     assert found[name, ("method", "GET"), ("route", "none"), ("status", "404")] == 20
@@ -135,11 +141,11 @@ async def test_what_clients_invent_makes_no_series(own: Service) -> None:
 
 async def test_an_unreadable_folder_is_said_in_a_sentence(own: Service, metrics_dir: Path) -> None:
     """A broken file, then no folder at all: a problem that names the folder; the service goes on."""
-    (folder,) = metrics_dir.iterdir()
+    folder = _only(metrics_dir)
     async with client_of(own) as client:
         url = f"{own.ready['admin']}/metrics"
         broken = folder / "counter_9.db"
-        broken.write_bytes(b"\xff" * 64)
+        broken.write_bytes((64).to_bytes(4, "little") + b"\xff" * 60)
         said = (await client.ask("GET", url, key=None)).problem(500, "internal_error")["detail"]
         assert said == f"The metrics cannot be read from {folder}: a file in it is broken."
         broken.unlink()

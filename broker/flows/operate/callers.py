@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from broker.errors import Conflict, FieldError, Invalid, NotFound
+from broker.log import scrubbed
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
 from broker.flows.operate.fields import CallerChange, NewCaller, NewKey
 from broker.store.registry import hash_key
@@ -102,7 +103,7 @@ async def revoke_key(desk: Desk, app: str, caller: str, hint: str) -> Shown:
     owner = await app_id(desk, app)
     caller_id = await _caller_id(desk, owner, caller)
     if not await desk.db.fetch(statements("operate")["revoke_key"], caller_id, hint):
-        raise NotFound(f"The caller '{caller}' has no live key that ends in '{hint}'.")
+        raise NotFound(f"The caller '{caller}' has no live key that ends in '{scrubbed(hint)}'.")
     return {"caller": caller, "hint": hint, "revoked": True}
 
 
@@ -121,4 +122,4 @@ async def _caller_id(desk: Desk, owner: int, caller: str) -> int:
 
 
 def _no_caller(caller: str) -> NotFound:
-    return NotFound(f"The app has no caller '{caller}'.")
+    return NotFound(f"The app has no caller '{scrubbed(caller)}'.")

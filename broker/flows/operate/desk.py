@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.errors import NotFound
+from broker.log import scrubbed
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.statements import statements
@@ -35,7 +36,7 @@ class Access:
 
 def no_app(name: str) -> NotFound:
     """Return the problem of an app that is not there."""
-    return NotFound(f"There is no app '{name}'.")
+    return NotFound(f"There is no app '{scrubbed(name)}'.")
 
 
 async def app_id(desk: Desk, name: str) -> int:

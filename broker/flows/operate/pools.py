@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.errors import Conflict, NotFound
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
 from broker.flows.operate.fields import NewPool
+from broker.log import scrubbed
 from broker.store.statements import statements
 
 
@@ -59,4 +60,4 @@ async def _show(desk: Desk, owner: int, pool: str) -> Shown:
 
 
 def _no_pool(pool: str) -> NotFound:
-    return NotFound(f"The app has no pool '{pool}'.")
+    return NotFound(f"The app has no pool '{scrubbed(pool)}'.")
