@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable
 
 from broker.metrics import Metrics
-from broker.platform.protocol import Answer, AxbBind, AxbPlatform, Permit
+from broker.platform.protocol import Answer, AxbBind, AxbModify, AxbPlatform, Permit
 
 
 class Measured:
@@ -21,6 +21,10 @@ class Measured:
     async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
         """Create a binding."""
         return await self._measure("bind", self._platform.bind(request, permit=permit, timeout_s=timeout_s))
+
+    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+        """Change a binding."""
+        return await self._measure("modify", self._platform.modify(request, permit=permit, timeout_s=timeout_s))
 
     async def unbind(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:
         """End a binding."""

@@ -298,12 +298,15 @@ async def test_a_suspended_app_is_503(service: Service) -> None:
 
 
 async def test_request_ids_are_echoed(client: Client) -> None:
-    """A usable X-Request-Id comes back on every answer, an unusable one is replaced; instance is the same id."""
+    """A usable X-Request-Id comes back on every answer, an unusable one, or what may be a phone, is replaced."""
     for path, method in (("/livez", "GET"), ("/v1/bindings/bnd_none", "GET"), ("/nowhere", "GET"), ("/livez", "PUT")):
         answer = await client.ask(method, path, headers={"X-Request-Id": "my-id.7"})
         assert answer.headers["X-Request-Id"] == "my-id.7"
         assert answer.status == 200 or answer.body["instance"] == "my-id.7"
-    for unusable in ("with space", "x" * 65, "a\tb", "ü"):
+    for random in ("12345678-1234-4321-8765-1234567890ab", "0af7651916cd43dd8448eb2112345678"):
+        assert (await client.ask("GET", "/livez", headers={"X-Request-Id": random})).headers["X-Request-Id"] == random
+    phones = ("8613912345678", "order-13912345678.1", "1234567", "12345678-1234-4321-8765-123456789012")
+    for unusable in ("with space", "x" * 65, "a\tb", "ü", *phones):
         answer = await client.bind(headers={"X-Request-Id": unusable})
         assert answer.headers["X-Request-Id"].startswith("req_")
     assert (await client.bind()).headers["X-Request-Id"].startswith("req_")

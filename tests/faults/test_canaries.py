@@ -78,7 +78,7 @@ class Tour:
         """Canaries in headers that are looked at, and in some that are not."""
         one, two, three = self.canaries.e164(), self.canaries.national(), self.canaries.national()
         return {
-            "Idempotency-Key": f"key-{one}",
+            "Idempotency-Key": f"key-{one}-{self.canaries.used}",
             "X-Request-Id": f"order-86{two}.1",
             "traceparent": f"00-{two:0>32}-{three:0>16}-01",
             "User-Agent": one,
@@ -149,7 +149,6 @@ def _named(names: Mapping[str, str], part: re.Match[str]) -> str:
 @contextlib.asynccontextmanager
 async def _quoting() -> AsyncIterator[str]:
     """A platform that refuses everything and repeats what it was sent, in words and for a code."""
-
     codes = itertools.cycle(["1010002", ""])
 
     async def refuse(request: web.Request) -> web.Response:

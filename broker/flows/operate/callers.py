@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 
 from broker.errors import Conflict, FieldError, Invalid, NotFound
-from broker.log import scrubbed
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
 from broker.flows.operate.fields import CallerChange, NewCaller, NewKey
+from broker.log import scrubbed
 from broker.store.registry import hash_key
 from broker.store.statements import statements
 
