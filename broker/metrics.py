@@ -1,13 +1,15 @@
 """What an instance counts, each value in one place: its name, its help, its labels.
 
 Every process keeps its values in files of a folder of its parent's (prometheus-client's multiprocess mode), named after
-its seat and not its process id: the successor of a worker that died counts on where it stopped, so nothing is lost to
-`kill -9` and the files do not become more with every restart. Labels are few and bounded, never numbers or ids.
+its seat and not its process id: the successor of a worker that died counts on where it stopped, so counters outlive
+`kill -9` and the files do not become more with every restart. They are written once a second. Labels are few and
+bounded, never numbers or ids.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from prometheus_client import Counter, Gauge, Histogram, values
@@ -39,6 +41,43 @@ def _gauge(name: str, words: str, *labels: str, most: bool = False) -> Gauge:
 
 def _histogram(name: str, words: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
     return Histogram(f"broker_{name}", words, labels, registry=None, buckets=buckets)
+
+
+class Tally:
+    """Counts, and durations of the same things, in plain memory until they are written.
+
+    A note costs 0.5 µs; writing a count and a duration straight into the shared file costs 5 (labels, locks, three
+    writes), which was 2 to 10 % of all that a confirmed binding costs a worker.
+    """
+
+    def __init__(self, counter: Counter, histogram: Histogram, buckets: tuple[float, ...]) -> None:
+        self._counter = counter
+        self._histogram = histogram
+        self._bounds = (*buckets, float("inf"))
+        self._counts: dict[tuple[object, ...], int] = {}
+        self._times: dict[tuple[object, ...], list[float]] = {}
+
+    def note(self, counted: tuple[object, ...], timed: tuple[object, ...], seconds: float) -> None:
+        """Count under the labels ``counted`` and put the duration under ``timed``."""
+        self._counts[counted] = self._counts.get(counted, 0) + 1
+        times = self._times.get(timed)
+        if times is None:
+            times = self._times[timed] = [0.0] * (len(self._bounds) + 1)
+        times[bisect_left(self._bounds, seconds)] += 1
+        times[-1] += seconds
+
+    def write(self) -> None:
+        """Add everything noted to the metrics."""
+        for labels, count in self._counts.items():
+            self._counter.labels(*labels).inc(count)
+        for labels, (*buckets, total) in self._times.items():
+            child = self._histogram.labels(*labels)
+            # The library has no way to add many at once.
+            child._sum.inc(total)  # noqa: SLF001
+            for bucket, fallen in zip(child._buckets, buckets, strict=True):  # noqa: SLF001
+                bucket.inc(fallen)
+        self._counts.clear()
+        self._times.clear()
 
 
 class Metrics:
@@ -85,18 +124,18 @@ class Metrics:
         self.workers_ready = _gauge("workers_ready", "Workers that serve.")
         self.worker_restarts = _counter("worker_restarts", "Workers that ended without being told to.")
         self.build_info = _gauge("build_info", "1, labelled with what runs.", "version", "python", most=True)
-        self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self.http = Tally(self.http_requests, self.http_seconds, _HTTP_S)
+        self.platform = Tally(self.platform_calls, self.platform_seconds, _PLATFORM_S)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an HTTP request; its labels are looked up once."""
-        key = (route, method if method in _METHODS else "other", status)
-        found = self._http.get(key)
-        if found is None:
-            route, method, status = key
-            found = self.http_requests.labels(route, method, status), self.http_seconds.labels(route, method)
-            self._http[key] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        """Count an HTTP request."""
+        method = method if method in _METHODS else "other"
+        self.http.note((route, method, status), (route, method), seconds)
+
+    def write(self) -> None:
+        """Put what was noted since the last time where the parent reads it."""
+        self.http.write()
+        self.platform.write()
 
     def families(self) -> Iterator[Metric]:
         """Return name, help and type of each, without values."""

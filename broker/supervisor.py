@@ -246,6 +246,7 @@ class Supervisor:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         self._metrics.workers_ready.set(sum(seat.ready.is_set() for seat in self._seats))
+        self._metrics.write()
         return await self._page.show(request)
 
     def _signal_all(self, number: signal.Signals) -> None:

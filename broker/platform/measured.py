@@ -58,6 +58,5 @@ class Measured:
             outcome = answer.verdict.value
         finally:
             self._in_flight[op] -= 1
-            self._metrics.platform_calls.labels(op, outcome).inc()
-            self._metrics.platform_seconds.labels(op).observe(time.perf_counter() - began)
+            self._metrics.platform.note((op, outcome), (op,), time.perf_counter() - began)
         return answer

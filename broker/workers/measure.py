@@ -84,6 +84,7 @@ class Measures:
     async def look(self) -> bool:
         """Take everything over; False: the next look can wait."""
         metrics, allocator = self._metrics, self._allocator
+        metrics.write()
         self._rise(metrics.database_flights, self._db.flights)
         self._rise(metrics.database_away, self._db.away)
         self._rise(metrics.allocation_batches, allocator.batches)
