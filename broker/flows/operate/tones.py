@@ -13,6 +13,7 @@ from broker.domain.wav import BadWav
 from broker.errors import Conflict, FieldError, Invalid, NotFound
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
 from broker.flows.operate.fields import NewTone, ToneFilter
+from broker.log import scrubbed
 from broker.store.statements import statements
 
 #: Of one app: every instance keeps all names in memory.
@@ -137,4 +138,4 @@ async def _rows(desk: Desk, owner: int, name: str) -> list[Shown]:
 
 
 def _no_tone(name: str) -> NotFound:
-    return NotFound(f"The app has no tone '{name}'.")
+    return NotFound(f"The app has no tone '{scrubbed(name)}'.")
