@@ -46,8 +46,8 @@ def _histogram(name: str, words: str, *labels: str, buckets: tuple[float, ...]) 
 class Tally:
     """Counts, and durations of the same things, in plain memory until they are written.
 
-    A note costs 0.5 µs; writing a count and a duration straight into the shared file costs 5 (labels, locks, three
-    writes), which was 2 to 10 % of all that a confirmed binding costs a worker.
+    A note costs 0.5 µs; a count and a duration straight into the shared file cost 5 (labels, locks, three writes), and
+    a confirmed binding has two of them.
     """
 
     def __init__(self, counter: Counter, histogram: Histogram, buckets: tuple[float, ...]) -> None:
@@ -113,7 +113,7 @@ class Metrics:
         self.lane_pauses = _counter("lane_pauses", "Pauses that the platform asked for.", "app")
         self.settle_batches = _counter("settle_batches", "Statements that write outcomes.", "statement")
         self.settle_items = _counter("settle_items", "Outcomes in them.", "statement")
-        self.swept = _counter("swept_lines", "Lines that expired, binds that outlived their ttl.", "kind")
+        self.swept = _counter("swept_lines", "Bindings that expired or were withdrawn, lines renewed.", "kind")
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")
         self.database_away = _counter("database_unavailable", "Statements that got no answer.")
