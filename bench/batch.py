@@ -1,35 +1,46 @@
 """Bindings a second through ``POST /v1/bindings:batch`` with ``Prefer: respond-async``: allocated and committed.
 
-``python -m bench.batch [--size 250] [--seconds 5] [--rate 50]`` starts a broker with everything it needs here, sends
-batches over a few connections, and compares what was answered 202 with the rows of the database. ``--rate`` is the
-app's platform calls a second: with a low one the figure is of allocation and commit; 0 lets the calls compete.
+``python -m bench.batch [--size 250] [--seconds 4] [--rate 50]`` starts a broker with everything it needs, sends batches
+over a few connections, and compares what was answered 202 with the rows of the database. Every run has a fresh
+database. ``--zipf`` runs in turn one pool and 300 pools, the k-th of which gets 1/k of the first one's traffic.
+
+``--rate`` is the app's platform calls a second. The figure is of allocation and commit, so by default the calls go
+slowly and do not compete for the two processors; they queue in the workers, which refuse more (503) at 30,000 each, so
+a run must end before that. With ``--rate 0`` they go out as fast as they can while the batches come in.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
+import os
+import statistics
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import aiohttp
 import asyncpg
 import orjson
 
+from bench.batches import Items, Tally, send, session
+from bench.cost import Parts, cost, snapshot
 from bench.machine import machine
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, running
 
-_KNOWN_S = 2.5  # workers look for a changed configuration every second
+_MOST_PER_S = 25_000  # bodies are made for that, beforehand
 
 
-@dataclass(slots=True)
-class _Tally:
-    statuses: Counter[int] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    name: str
+    pools: int
+    numbers: int
+    zipf: bool = False
+
+
+_EVEN = (_Traffic("8 pools", 8, 500),)
+_ZIPF = (_Traffic("1 pool", 1, 2000), _Traffic("300 pools, Zipf", 300, 100, zipf=True))
 
 
 def main() -> int:
@@ -39,11 +50,11 @@ def main() -> int:
     )
     parser.add_argument("--size", type=int, default=250, help="items of a request (default 250)")
     parser.add_argument("--clients", type=int, default=8, help="connections (default 8)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a run (default 5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a run (default 4)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=50.0, help="platform calls a second; 0 = no limit (default 50)")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pools", type=int, default=8)
+    parser.add_argument("--zipf", action="store_true", help="compare 300 pools with one, in turn")
     try:
         return asyncio.run(_measure(parser.parse_args()))
     except BenchError as error:
@@ -52,76 +63,64 @@ def main() -> int:
 
 
 async def _measure(options: argparse.Namespace) -> int:
-    wrong = 0
     print(orjson.dumps(machine(None)).decode())
+    traffics = _ZIPF if options.zipf else _EVEN
+    rates: dict[str, list[float]] = {traffic.name: [] for traffic in traffics}
+    wrong = False
     for run in range(options.runs):
-        async with running(options.workers) as stack:
-            scenario = await prepare(stack, Shape(pools=options.pools))
-            db = await asyncpg.connect(stack.database)
-            try:
-                if options.rate:
-                    await db.execute("UPDATE app SET rate = $1 WHERE name = 'bench'", options.rate)
-                    await asyncio.sleep(_KNOWN_S)
-                wrong += await _run(options, run, stack, scenario, db)
-            finally:
-                await db.close()
+        for traffic in traffics:
+            shape = Shape(pools=traffic.pools, numbers=traffic.numbers, rate=options.rate or None)
+            async with running(options.workers) as stack:
+                scenario = await prepare(stack, shape)
+                db = await asyncpg.connect(stack.database)
+                try:
+                    rate, equal = await _run(options, run, traffic, stack, scenario, db)
+                finally:
+                    await db.close()
+            rates[traffic.name].append(rate)
+            wrong |= not equal
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    print("median: " + "; ".join(f"{name} {found:,.0f}/s" for name, found in medians.items()))
+    if options.zipf:
+        one, many = (rates[traffic.name] for traffic in _ZIPF)
+        print("300 pools / 1 pool, run by run: " + " ".join(f"{m / o:.2f}" for o, m in zip(one, many, strict=True)))
     return 1 if wrong else 0
 
 
-async def _run(options: argparse.Namespace, run: int, stack: Stack, scenario: Scenario, db: asyncpg.Connection) -> bool:
-    bodies = _bodies(options, scenario, random.Random(run))
-    tally = _Tally()
-    headers = {"Authorization": f"Bearer {scenario.api_key}", "Prefer": "respond-async", "Request-Timeout": "10"}
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as http:
+async def _run(
+    options: argparse.Namespace,
+    run: int,
+    traffic: _Traffic,
+    stack: Stack,
+    scenario: Scenario,
+    db: asyncpg.Connection[asyncpg.Record],
+) -> tuple[float, bool]:
+    """Return bindings a second, and whether exactly what was answered 202 is in the database."""
+    items = Items(run, scenario.pools, zipf=traffic.zipf)
+    bodies = [items.batch(options.size) for _ in range(int(options.seconds * _MOST_PER_S / options.size))]
+    tally = Tally()
+    await db.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    parts = Parts(stack.pid, stack.workers, (os.getpid(),))
+    async with session(scenario.api_key, Prefer="respond-async") as http:
+        before = await snapshot(db, parts)
         began = time.monotonic()
         until = began + options.seconds
-        await asyncio.gather(*(_client(http, stack.api, bodies, tally, until) for _ in range(options.clients)))
+        await asyncio.gather(*(send(http, stack.api, bodies, tally, until) for _ in range(options.clients)))
         elapsed = time.monotonic() - began
+        after = await snapshot(db, parts)
     committed = await db.fetchval(
         "SELECT count(*) FROM binding AS b JOIN app AS a ON a.id = b.app_id WHERE a.name = 'bench'"
     )
-    tally.seconds.sort()
+    made = tally.statuses[202] + tally.statuses[201]
+    spent = cost(before, after, made)
     print(
-        f"run {run + 1}: {tally.statuses[202] / elapsed:,.0f} bindings/s over {elapsed:.1f} s; items {options.size},"
-        f" clients {options.clients}, statuses {dict(tally.statuses)}, committed {committed},"
-        f" request p50 {tally.seconds[len(tally.seconds) // 2] * 1000:.0f} ms,"
-        f" p99 {tally.seconds[len(tally.seconds) * 99 // 100] * 1000:.0f} ms"
+        f"{traffic.name}, run {run + 1}: {made / elapsed:,.0f} bindings/s over {elapsed:.1f} s; items {options.size}, clients"
+        f" {options.clients}, statuses { {status: n for status, n in tally.statuses.items() if n} }, committed {committed},"
+        f" request p50 {tally.ms(0.5):.0f} ms, p99 {tally.ms(0.99):.0f} ms\n  CPU us a binding {spent['cpu_us']}, WAL"
+        f" {spent['wal_bytes']:.0f} bytes; others' CPU {spent['others_cpu_s']} s\n  "
+        + ", ".join(f"{one['name']} {one['exec_us']} us ({one['rows_per_call']} rows)" for one in spent["statements"][:6])
     )
-    return bool(committed != tally.statuses[202])
-
-
-async def _client(http: aiohttp.ClientSession, api: str, bodies: list[bytes], tally: _Tally, until: float) -> None:
-    while time.monotonic() < until and bodies:
-        began = time.monotonic()
-        async with http.post(f"{api}/v1/bindings:batch", data=bodies.pop()) as response:
-            answer = await response.read()
-        tally.seconds.append(time.monotonic() - began)
-        if response.status != 200:
-            raise BenchError(f"A batch was answered {response.status}: {answer[:200]!r}")
-        # Counted by the bytes of each item's head: reading the whole answer would be load on the same processors.
-        for status in (201, 202, 409, 422, 500, 502, 503):
-            tally.statuses[status] += answer.count(b'{"status":%d,' % status)
-
-
-def _bodies(options: argparse.Namespace, scenario: Scenario, draw: random.Random) -> list[bytes]:
-    """Make more than can be sent, beforehand."""
-    count = int(options.seconds * 25_000 / options.size) + options.clients
-    return [
-        orjson.dumps(
-            {
-                "items": [
-                    {
-                        "a": f"+86{13_800_000_000 + draw.randrange(20_000)}",
-                        "b": f"+86{15_000_000_000 + draw.randrange(90_000_000)}",
-                        "pool": draw.choice(scenario.pools),
-                        "order_id": f"o{draw.randrange(10**9)}",
-                    }
-                    for _ in range(options.size)
-                ]
-            }
-        )
-        for _ in range(count)
-    ]
+    return made / elapsed, bool(committed == made)
 
 
 if __name__ == "__main__":

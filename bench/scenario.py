@@ -26,13 +26,17 @@ SELECT $1, i.ord - 1, i.number FROM unnest($2::text[]) WITH ORDINALITY AS i (num
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large the pools are and how strict the app is; ``couriers`` is the number of distinct A."""
+    """How large the pools are and how strict the app is; ``couriers`` is the number of distinct A.
+
+    ``rate`` is the app's platform calls a second; None = no limit.
+    """
 
     pools: int = 8
     numbers: int = 500
     cap: int = 500
     quarantine_s: int = 7_200
     couriers: int = 20_000
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     try:
         sealed = stack.vault().seal("app", "secret", 0, _APP, secret)
         app_id = await db.fetchval(
-            sql["add_app"], _APP, "axb", app_key, sealed, stack.emulator, None, 1, shape.quarantine_s, shape.cap
+            sql["add_app"], _APP, "axb", app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s, shape.cap
         )
         caller_id = await db.fetchval(sql["add_caller"], app_id, _APP)
         for place, name in enumerate(pools):
