@@ -24,12 +24,12 @@ async def test_fifty_twins_of_a_thousand_keys_and_killed_workers(make_database: 
         folder, database=make_database(), **QUICK, BROKER_TEST_CRASH_AT=f"after_commit:kill:{KEYS // 5}"
     ) as running:
         twins = Twins(running, KEYS, TWINS, connections=100)
-        sending = asyncio.create_task(twins.run(within_s=240))
+        sending = asyncio.create_task(twins.run(within_s=150))
 
         async def half() -> bool:
             return twins.answered > KEYS * TWINS / 2 or sending.done()
 
-        await eventually(half, within_s=240)
+        await eventually(half, within_s=150)
         crashed = await running.crashed(within_s=1)
         assert crashed in running.workers
         for pid in set(running.workers) - {crashed}:
