@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import orjson
@@ -26,7 +26,7 @@ class CallOptions:
 
     def to_text(self) -> str | None:
         """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         return orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode() if given else None
 
     def flipped(self) -> CallOptions:
