@@ -113,12 +113,14 @@ async def _run(
     )
     made = tally.statuses[202] + tally.statuses[201]
     spent = cost(before, after, made)
+    statuses = {status: count for status, count in tally.statuses.items() if count}
+    listed = [f"{one['name']} {one['exec_us']} us ({one['rows_per_call']} rows)" for one in spent["statements"][:6]]
     print(
-        f"{traffic.name}, run {run + 1}: {made / elapsed:,.0f} bindings/s over {elapsed:.1f} s; items {options.size}, clients"
-        f" {options.clients}, statuses { {status: n for status, n in tally.statuses.items() if n} }, committed {committed},"
-        f" request p50 {tally.ms(0.5):.0f} ms, p99 {tally.ms(0.99):.0f} ms\n  CPU us a binding {spent['cpu_us']}, WAL"
-        f" {spent['wal_bytes']:.0f} bytes; others' CPU {spent['others_cpu_s']} s\n  "
-        + ", ".join(f"{one['name']} {one['exec_us']} us ({one['rows_per_call']} rows)" for one in spent["statements"][:6])
+        f"{traffic.name}, run {run + 1}: {made / elapsed:,.0f} bindings/s over {elapsed:.1f} s;"
+        f" items {options.size}, clients {options.clients}, statuses {statuses}, committed {committed},"
+        f" request p50 {tally.ms(0.5):.0f} ms, p99 {tally.ms(0.99):.0f} ms\n"
+        f"  CPU us a binding {spent['cpu_us']}, WAL {spent['wal_bytes']:.0f} bytes,"
+        f" others' CPU {spent['others_cpu_s']} s\n  {', '.join(listed)}"
     )
     return made / elapsed, bool(committed == made)
 

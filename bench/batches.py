@@ -80,7 +80,7 @@ async def send(http: aiohttp.ClientSession, api: str, bodies: list[bytes], tally
         async with http.post(f"{api}/v1/bindings:batch", data=bodies.pop()) as response:
             answer = await response.read()
         tally.seconds.append(time.monotonic() - began)
-        if response.status != 200:  # noqa: PLR2004
+        if response.status != 200:
             raise BenchError(f"A batch was answered {response.status}: {answer[:200]!r}")
         for status in _STATUSES:
             tally.statuses[status] += answer.count(b'{"status":%d,' % status)

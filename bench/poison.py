@@ -2,8 +2,8 @@
 
 ``python -m bench.poison [--turns 8] [--seconds 2]`` starts a broker with everything it needs. In every other turn each
 batch of good items has a bad one of each kind in it (bad number, unknown pool, oversized metadata, pair of our own X)
-and one client sends nothing but a used ``Idempotency-Key`` with other bodies. Batches wait for the platform. The figure is
-the p99 of the batches of all turns with poison by that of all turns without.
+and one client sends nothing but a used ``Idempotency-Key`` with other bodies. Batches wait for the platform. The figure
+is the p99 of the batches of all turns with poison by that of all turns without.
 """
 
 from __future__ import annotations
@@ -54,15 +54,13 @@ async def _measure(options: argparse.Namespace) -> int:
             for turn in range(2 * options.turns):
                 # Clean, poisoned, poisoned, clean, ...: what grows with the tables falls on both alike.
                 poisoned = turn % 4 in {1, 2}
-                tally, refused = await _turn(
-                    options, stack, scenario, http, poisoned=poisoned, seconds=options.seconds
-                )
+                tally, refused = await _turn(options, stack, scenario, http, poisoned=poisoned, seconds=options.seconds)
                 all_of[poisoned].seconds += tally.seconds
                 wrong |= _is_wrong(options, tally, poisoned=poisoned)
+                statuses = {status: count for status, count in tally.statuses.items() if count}
                 print(
-                    f"{'poisoned' if poisoned else 'clean   '} {len(tally.seconds)} batches, p50 {tally.ms(0.5):.0f} ms,"
-                    f" p99 {tally.ms(0.99):.0f} ms, items { {one: n for one, n in tally.statuses.items() if n} },"
-                    f" used keys refused {refused}"
+                    f"{'poisoned' if poisoned else 'clean'}: {len(tally.seconds)} batches, p50 {tally.ms(0.5):.0f} ms,"
+                    f" p99 {tally.ms(0.99):.0f} ms, items {statuses}, used keys refused {refused}"
                 )
     for share in (0.5, 0.99):
         clean, bad = (all_of[which].ms(share) for which in (False, True))
@@ -101,13 +99,12 @@ async def _turn(
     tally = Tally()
     until = time.monotonic() + seconds
     loads = [send(http, stack.api, bodies, tally, until) for _ in range(options.clients)]
-    refused, *_ = await asyncio.gather(_use_a_key_again(http, stack.api, items, until, poisoned=poisoned), *loads)
+    again = _use_a_key_again(http, stack.api, items, until, poisoned=poisoned)
+    refused, _ = await asyncio.gather(again, asyncio.gather(*loads))
     return tally, refused
 
 
-async def _use_a_key_again(
-    http: aiohttp.ClientSession, api: str, items: Items, until: float, *, poisoned: bool
-) -> int:
+async def _use_a_key_again(http: aiohttp.ClientSession, api: str, items: Items, until: float, *, poisoned: bool) -> int:
     """Bind under a key, then ask for other orders under it; without poison each order has its own key."""
     refused = 0
     key = f"key-{random.getrandbits(64)}"
@@ -118,7 +115,7 @@ async def _use_a_key_again(
             answer = await response.read()
         if response.status != (422 if poisoned and not first else 201):
             raise BenchError(f"A bind with a key was answered {response.status}: {answer[:200]!r}")
-        refused += response.status == 422  # noqa: PLR2004
+        refused += response.status == 422
         first = False
     return refused
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 KEYS, TWINS = 1000, 50
 
 
-async def test_fifty_twins_of_a_thousand_keys_and_killed_workers(make_database: Callable[[], str], folder: Path) -> None:
+async def test_twins_of_a_thousand_keys_and_killed_workers(make_database: Callable[[], str], folder: Path) -> None:
     """One worker is killed after a commit, the other one in the middle of everything: a binding and an answer a key."""
     async with service(
         folder, database=make_database(), **QUICK, BROKER_TEST_CRASH_AT=f"after_commit:kill:{KEYS // 5}"

@@ -1,4 +1,4 @@
-"""Many clients that send the same requests under the same keys, and go on until each of them has an answer that stays."""
+"""Many clients that send the same requests under the same keys until each of them has an answer that stays."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Twins:
             await asyncio.sleep(0.05)
 
     async def _next(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Send the next request and take its answer; False = nothing is left, or the connection is of no use any more."""
+        """Send the next request and take its answer; False = nothing is left, or the connection is of no use."""
         if not self._todo:
             return False
         key, not_before = self._todo.popleft()
