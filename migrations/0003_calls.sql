@@ -1,5 +1,6 @@
 -- Platform calls: who may send them, and what their outcomes change. The token is the fence: a statement that names an
--- old token changes nothing. Rows are always taken in the order platform_call, line, slot, binding.
+-- old token changes nothing. Rows are always taken in the order platform_call, line, slot, binding, and several of a kind
+-- in the order of their keys: nobody waits in a circle.
 --
 -- "Still open" is asked as settled_at IS NULL where the row is found by its key: asked as state = 'open' it would fit the
 -- index of claimable calls, which a planner that believes the table to be small prefers and then reads from end to end.
@@ -48,8 +49,11 @@ BEGIN
   UPDATE platform_call AS c
   SET claimable_at = clock_timestamp() + p_lease, attempt = i.attempt,
       http = coalesce(i.http, c.http), code = coalesce(i.code, c.code)
-  FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
-    AS i (pool_id, line_id, no, token, attempt, http, code, ord)
+  FROM (
+    SELECT u.* FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
+      AS u (pool_id, line_id, no, token, attempt, http, code, ord)
+    ORDER BY u.pool_id, u.line_id
+  ) AS i
   WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.settled_at IS NULL
   RETURNING i.ord::integer, (SELECT l.state FROM line AS l WHERE l.pool_id = c.pool_id AND l.id = c.line_id);
 END
@@ -65,13 +69,21 @@ AS $$
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := broker_now();
+  v_ord bigint[];
+  v_pool integer[];
+  v_line uuid[];
+  v_app integer[];
+  v_calls smallint[];
+  v_state text[];
 BEGIN
-  RETURN QUERY
   WITH call AS (
     UPDATE platform_call AS c
     SET state = 'settled', settled_at = v_now, attempt = i.attempt, outcome = 'done'
-    FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_subscription) WITH ORDINALITY
-      AS i (pool_id, line_id, no, token, attempt, subscription_id, ord)
+    FROM (
+      SELECT u.* FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_subscription) WITH ORDINALITY
+        AS u (pool_id, line_id, no, token, attempt, subscription_id, ord)
+      ORDER BY u.pool_id, u.line_id
+    ) AS i
     WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.settled_at IS NULL
     RETURNING i.*
   ),
@@ -83,7 +95,15 @@ BEGIN
         state = CASE WHEN l.state = 'pending' THEN 'active' ELSE l.state END,
         calls = CASE WHEN l.state = 'pending' THEN l.calls ELSE l.calls + 1 END
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.app_id, l.state, l.calls, l.confirmed_at
+    RETURNING call.ord, l.pool_id, l.id, l.app_id, l.calls, l.state
+  )
+  SELECT array_agg(b.ord), array_agg(b.pool_id), array_agg(b.id), array_agg(b.app_id), array_agg(b.calls),
+         array_agg(b.state)
+  INTO v_ord, v_pool, v_line, v_app, v_calls, v_state FROM bound AS b;
+  -- A new statement: it sees the bindings that joined before the lines were ours.
+  RETURN QUERY
+  WITH bound AS MATERIALIZED (
+    SELECT u.* FROM unnest(v_ord, v_pool, v_line, v_app, v_calls, v_state) AS u (ord, pool_id, id, app_id, calls, state)
   ),
   live AS (
     UPDATE binding AS b
@@ -95,7 +115,7 @@ BEGIN
     SELECT bound.pool_id, bound.id, bound.calls, bound.app_id, 'unbind', clock_timestamp() + p_lease, v_now
     FROM bound WHERE bound.state = 'releasing'
   )
-  SELECT bound.ord::integer, bound.state, bound.confirmed_at FROM bound;
+  SELECT bound.ord::integer, bound.state, v_now FROM bound;
 END
 $$;
 COMMENT ON FUNCTION settle_bound IS
@@ -109,13 +129,18 @@ AS $$
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := broker_now();
+  v_ord bigint[];
+  v_line uuid[];
+  v_state text[];
 BEGIN
-  RETURN QUERY
   WITH call AS (
     UPDATE platform_call AS c
     SET state = 'settled', settled_at = v_now, attempt = i.attempt, outcome = i.outcome, http = i.http, code = i.code
-    FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_state, p_reason, p_rest_s, p_outcome, p_http, p_code)
-      WITH ORDINALITY AS i (pool_id, line_id, no, token, attempt, end_state, reason, rest_s, outcome, http, code, ord)
+    FROM (
+      SELECT u.* FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_state, p_rest_s, p_outcome, p_http, p_code)
+        WITH ORDINALITY AS u (pool_id, line_id, no, token, attempt, end_state, rest_s, outcome, http, code, ord)
+      ORDER BY u.pool_id, u.line_id
+    ) AS i
     WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.settled_at IS NULL
     RETURNING i.*
   ),
@@ -125,8 +150,7 @@ BEGIN
     SET state = CASE WHEN l.state = 'releasing' THEN 'released' ELSE call.end_state END, seat = NULL, sweep_at = NULL,
         changing = false
     FROM call WHERE l.pool_id = call.pool_id AND l.id = call.line_id
-    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.third_key, l.state, call.reason, call.rest_s,
-              call.end_state
+    RETURNING call.ord, l.pool_id, l.id, l.x_id, l.a_key, l.b_key, l.third_key, l.state, call.rest_s, call.end_state
   ),
   -- The parties as rows before the slots are touched: else a planner that believes the slots to be few looks them up by
   -- pool alone and filters.
@@ -143,6 +167,12 @@ BEGIN
         counterpart_key = CASE WHEN p.end_state = 'failed' THEN s.party_key ELSE s.counterpart_key END
     FROM party AS p
     WHERE s.pool_id = p.pool_id AND s.party_key = p.party_key AND s.x_id = p.x_id AND s.line_id = p.id
+  )
+  SELECT array_agg(e.ord), array_agg(e.id), array_agg(e.state) INTO v_ord, v_line, v_state FROM ended AS e;
+  -- A new statement: it sees the bindings that joined before the lines were ours.
+  RETURN QUERY
+  WITH ended AS MATERIALIZED (
+    SELECT u.ord, u.id, u.state, p_reason[u.ord] AS reason FROM unnest(v_ord, v_line, v_state) AS u (ord, id, state)
   ),
   over AS (
     UPDATE binding AS b
@@ -164,22 +194,25 @@ AS $$
 #variable_conflict use_column
 DECLARE
   v_now CONSTANT timestamptz := broker_now();
+  v_locked uuid[];
 BEGIN
   -- The lines first, so that of two who release the last two bindings of a line one is second and ends it. Line before
   -- binding, as the settling statements do: they must not wait for each other in a circle.
-  PERFORM FROM (
-    SELECT DISTINCT b.pool_id, b.line_id
-    FROM unnest(p_pool, p_binding) AS i (pool_id, id)
-    JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
-    WHERE b.state IN ('pending', 'active')
-  ) AS i JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.line_id
-  ORDER BY l.pool_id, l.id FOR UPDATE OF l;
+  v_locked := ARRAY(
+    SELECT l.id FROM (
+      SELECT DISTINCT b.pool_id, b.line_id
+      FROM unnest(p_pool, p_binding) AS i (pool_id, id)
+      JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
+      WHERE b.state IN ('pending', 'active')
+    ) AS i JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.line_id
+    ORDER BY l.pool_id, l.id FOR UPDATE OF l);
   RETURN QUERY
   WITH asked AS MATERIALIZED (
     SELECT i.ord, b.pool_id, b.id, b.line_id
     FROM unnest(p_pool, p_binding, p_app) WITH ORDINALITY AS i (pool_id, id, app_id, ord)
     JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
-    WHERE b.app_id = i.app_id AND b.state IN ('pending', 'active')
+    -- Not one that has another line since: that line is not ours, and somebody may be letting go of it, too.
+    WHERE b.app_id = i.app_id AND b.state IN ('pending', 'active') AND b.line_id = ANY (v_locked)
   ),
   wanted AS MATERIALIZED (
     SELECT a.pool_id, a.line_id, min(a.ord) AS ord, count(DISTINCT a.id) = (
@@ -214,7 +247,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION release_bindings IS
-  'Begins the release. line_state active: an unbind call (no, token 1) is ours to send. pending: another call is still under way, its settling sends the unbind (or another item of this batch has it). shared: the line lives on with other bindings, this one has ended. Not returned: nothing to release.';
+  'Begins the release. line_state active: an unbind call (no, token 1) is ours to send. pending: another call is still under way, its settling sends the unbind (or another item of this batch has it). shared: the line lives on with other bindings, this one has ended. Not returned: nothing to release, or the binding is changing its line at this moment (look again).';
 
 CREATE FUNCTION end_unbound(p_pool integer, p_line uuid, p_no smallint, p_token integer) RETURNS boolean
 LANGUAGE plpgsql

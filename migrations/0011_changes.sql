@@ -1,5 +1,11 @@
 -- Lines that several orders share, and changes of lines: what joins, what is asked for, what became of it.
 
+CREATE FUNCTION too_late_to_join(line_end timestamptz) RETURNS boolean
+LANGUAGE sql STABLE
+AS $$ SELECT coalesce(line_end < broker_now() + interval '10 seconds', false) $$;
+COMMENT ON FUNCTION too_late_to_join(timestamptz) IS
+  'Whether the platform ends the line (expires_at) so soon that a renewal could come too late for who joins it.';
+
 CREATE FUNCTION lines_of(p_pool integer[], p_line uuid[])
 RETURNS TABLE (ord integer, x_id integer, state text, direction text, options text, joinable boolean, changing boolean,
                a_key bigint, b_key bigint, a_sealed bytea, b_sealed bytea)
@@ -8,13 +14,14 @@ AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT i.ord::integer, l.x_id, l.state, l.direction, l.options, l.joinable, l.changing, l.a_key, l.b_key, l.a_sealed,
+  SELECT i.ord::integer, l.x_id, l.state, l.direction, l.options,
+         l.joinable AND NOT too_late_to_join(l.expires_at), l.changing, l.a_key, l.b_key, l.a_sealed,
          l.b_sealed
   FROM unnest(p_pool, p_line) WITH ORDINALITY AS i (pool_id, id, ord)
   JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.id;
 END
 $$;
-COMMENT ON FUNCTION lines_of IS 'Lines by id, for a pair that might share one: whether it may is decided on the decrypted numbers.';
+COMMENT ON FUNCTION lines_of IS 'Lines by id, for a pair that might share one (joinable: not too late either): whether it may is decided on the decrypted numbers.';
 
 CREATE FUNCTION join_lines(
   p_pool integer[], p_line uuid[], p_app integer[], p_caller integer[], p_binding uuid[], p_a bigint[], p_b bigint[],
@@ -42,6 +49,7 @@ BEGIN
             user_data, metadata, key_hash, key_token, ord)
     JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.line_id
     WHERE l.state IN ('pending', 'active') AND l.joinable AND NOT l.changing AND l.app_id = i.app_id
+      AND NOT too_late_to_join(l.expires_at)
       AND l.direction = i.direction AND l.options IS NOT DISTINCT FROM i.options
       AND ((l.a_key = i.a_key AND l.b_key = i.b_key)
         OR (l.direction = 'both' AND l.a_key = i.b_key AND l.b_key = i.a_key))

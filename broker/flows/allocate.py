@@ -252,9 +252,9 @@ class Allocator:
         joining: dict[_Item, Claim] = {}
         for item, line_id in wanted:
             line, order = found.get(line_id), item.order
-            if line is not None and line.fits(
-                a=order.a, b=order.b, direction=order.direction, options=order.options.to_text()
-            ):
+            if line is None or not item.pool.open_mask >> line.x_id & 1:
+                continue  # an X that is to be emptied takes in nobody
+            if line.fits(a=order.a, b=order.b, direction=order.direction, options=order.options.to_text()):
                 claim = self._claim(item, item.pool, line.x_id, "joined", views)
                 joining.setdefault(item, claim._replace(line_id=line_id))
         if joining:

@@ -84,6 +84,9 @@ class Changer:
             Conflict: it cannot be changed (now, or so); nothing was.
             Problem: the platform refused; nothing was changed of the line.
         """
+        if plan.line is not None and binding.state != "active":
+            # What was read before the confirmation does not name the subscription.
+            raise _refusal("changing")
         options = plan.line.options if plan.line is not None else None
         if options is not None and not modifiable(binding.options, options):
             if plan.rebind:

@@ -37,8 +37,15 @@ FROM unnest($1::integer[]) AS p, generate_series(0, $2::integer - 1) AS x
 #: Every way in which the books of who is behind which X can be wrong; no rows = they are right.
 WRONG_BOOKS = """
 WITH held AS (
-  SELECT l.pool_id, l.x_id, v.party, l.id FROM line AS l CROSS JOIN LATERAL (VALUES (l.a_key), (l.b_key)) AS v (party)
-  WHERE l.state IN ('pending', 'active', 'releasing')
+  SELECT l.pool_id, l.x_id, v.party, l.id
+  FROM line AS l CROSS JOIN LATERAL (VALUES (l.a_key), (l.b_key), (l.third_key)) AS v (party)
+  WHERE l.state IN ('pending', 'active', 'releasing') AND v.party IS NOT NULL
+), lives AS (
+  SELECT l.pool_id, l.id, l.x_id, l.state,
+         count(b.id) FILTER (WHERE b.state IN ('pending', 'active')) AS wanted,
+         count(b.id) FILTER (WHERE b.state = 'releasing') AS leaving,
+         count(b.id) FILTER (WHERE b.state IN ('pending', 'active') AND b.state <> l.state) AS astray
+  FROM line AS l LEFT JOIN binding AS b ON b.line_id = l.id GROUP BY l.pool_id, l.id
 )
 SELECT 'double use' AS wrong, pool_id, x_id, party FROM held GROUP BY pool_id, x_id, party HAVING count(*) > 1
 UNION ALL
@@ -56,8 +63,25 @@ UNION ALL
 SELECT 'a live line without a seat', l.pool_id, l.x_id, 0 FROM line AS l
 WHERE (l.seat IS NULL) <> (l.state IN ('released', 'failed'))
 UNION ALL
-SELECT 'a line without its binding', l.pool_id, l.x_id, 0 FROM line AS l
-WHERE l.state IN ('pending', 'active', 'releasing') AND NOT EXISTS (SELECT FROM binding AS b WHERE b.line_id = l.id)
+SELECT 'a live line that nobody wants', v.pool_id, v.x_id, 0 FROM lives AS v
+WHERE v.state IN ('pending', 'active') AND v.wanted = 0
+UNION ALL
+SELECT 'a live binding on a line that is ' || v.state, v.pool_id, v.x_id, v.wanted FROM lives AS v
+WHERE v.state IN ('releasing', 'released', 'failed') AND v.wanted > 0
+UNION ALL
+SELECT 'a binding in another state than its line, ' || v.state, v.pool_id, v.x_id, v.astray FROM lives AS v
+WHERE v.astray > 0
+UNION ALL
+SELECT 'a releasing binding on a line that is ' || v.state, v.pool_id, v.x_id, v.leaving FROM lives AS v
+WHERE v.state <> 'releasing' AND v.leaving > 0
+UNION ALL
+SELECT 'changing without a modify, or a modify without it', l.pool_id, l.x_id, 0 FROM line AS l
+WHERE l.changing <> EXISTS (
+  SELECT FROM platform_call AS c WHERE c.line_id = l.id AND c.op = 'modify' AND c.state = 'open')
+UNION ALL
+SELECT 'a live line without a call that could end its ' || l.state, l.pool_id, l.x_id, 0 FROM line AS l
+WHERE l.state IN ('pending', 'releasing') AND NOT EXISTS (
+  SELECT FROM platform_call AS c WHERE c.line_id = l.id AND c.state = 'open')
 UNION ALL
 SELECT 'two open calls on a line', c.pool_id, 0, 0 FROM platform_call AS c WHERE c.state = 'open'
 GROUP BY c.pool_id, c.line_id HAVING count(*) > 1
