@@ -38,7 +38,7 @@ END
 $$;
 COMMENT ON FUNCTION claim_calls IS 'Takes over calls whose owner''s lease has ended; what their owner may have sent is unknown.';
 
-CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease interval,
+CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease_s double precision[],
                              p_attempt smallint[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer, line_state text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -47,11 +47,11 @@ AS $$
 BEGIN
   RETURN QUERY
   UPDATE platform_call AS c
-  SET claimable_at = clock_timestamp() + p_lease, attempt = i.attempt,
+  SET claimable_at = clock_timestamp() + make_interval(secs => i.lease_s), attempt = i.attempt,
       http = coalesce(i.http, c.http), code = coalesce(i.code, c.code)
   FROM (
-    SELECT u.* FROM unnest(p_pool, p_line, p_no, p_token, p_attempt, p_http, p_code) WITH ORDINALITY
-      AS u (pool_id, line_id, no, token, attempt, http, code, ord)
+    SELECT u.* FROM unnest(p_pool, p_line, p_no, p_token, p_lease_s, p_attempt, p_http, p_code) WITH ORDINALITY
+      AS u (pool_id, line_id, no, token, lease_s, attempt, http, code, ord)
     ORDER BY u.pool_id, u.line_id
   ) AS i
   WHERE c.pool_id = i.pool_id AND c.line_id = i.line_id AND c.no = i.no AND c.token = i.token AND c.settled_at IS NULL

@@ -41,11 +41,16 @@ ABANDONED_S = 60.0
 _PATIENCE = 4
 
 
+#: Hears what became of an order: its claim, or why there is none. False: nobody is there any more to hear it.
+Tell = Callable[["Allocated | BaseException"], bool]
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
     order: BindOrder
     deadline: float
-    future: asyncio.Future[Allocated]
+    tell: Tell
+    gone: Callable[[], bool]
     binding_id: UUID = field(default_factory=new_id)
     line_id: UUID = field(default_factory=new_id)
     place: int = 0
@@ -55,6 +60,11 @@ class _Item:
     doubted: bool = False
     refused: dict[str, int] = field(default_factory=dict)
     explanation: dict[str, Any] | None = None
+    over: bool = False
+
+    def done(self) -> bool:
+        """Whether nothing is left to do: told, or nobody waits."""
+        return self.over or self.gone()
 
     def explain(self, **reasons: Any) -> None:
         """Keep why this X, for an order that asks."""
@@ -116,21 +126,32 @@ class Allocator:
             Conflict: a twin of the request has taken over its idempotency key.
             Unavailable: too much is waiting, or no claim came about in time; nothing was accepted.
         """
-        return await self.enqueue(order, within_s=within_s)
+        future: asyncio.Future[Allocated] = asyncio.get_running_loop().create_future()
 
-    def enqueue(self, order: BindOrder, *, within_s: float) -> asyncio.Future[Allocated]:
-        """Queue ``order``: what :meth:`allocate` waits for. Orders queued in one turn of the loop share a batch.
+        def tell(result: Allocated | BaseException) -> bool:
+            if future.done():
+                return False
+            if isinstance(result, Allocated):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+            return True
+
+        self.enqueue(order, tell, within_s=within_s, gone=future.done)
+        return await future
+
+    def enqueue(self, order: BindOrder, tell: Tell, *, within_s: float, gone: Callable[[], bool]) -> None:
+        """Queue ``order`` and ``tell`` what :meth:`allocate` returns or raises, unless it is ``gone``.
+
+        Orders queued in one turn of the loop share a batch.
 
         Raises:
             Unavailable: too much is waiting.
         """
         if len(self._queue) >= self._queue_limit:
             raise Unavailable("too many requests are waiting for a number", code="overloaded")
-        loop = asyncio.get_running_loop()
-        item = _Item(order, loop.time() + within_s, loop.create_future())
-        self._queue.append(item)
+        self._queue.append(_Item(order, asyncio.get_running_loop().time() + within_s, tell, gone))
         self._wake()
-        return item.future
 
     async def pick(self, order: BindOrder, *, avoid: int = 0) -> Choice | None:
         """Return the X that the order would get in its first pool, reserving nothing; None = there is none."""
@@ -179,7 +200,7 @@ class Allocator:
             looked += 1
             item = self._queue.popleft()
             item.queued = False
-            if item.future.done():
+            if item.done():
                 continue
             if item.deadline <= now:
                 _refuse(item, Unavailable("no number could be claimed in time", code="overloaded"))
@@ -412,11 +433,9 @@ class Allocator:
     def _won(
         self, item: _Item, claim: Claim, created_at: datetime, asked_at: float, joined: Joined | None = None
     ) -> None:
-        if not item.future.done():
-            item.future.set_result(
-                Allocated(claim, item.pool, created_at, asked_at, joined=joined, explanation=item.explanation)
-            )
-        elif claim.key_hash is None:
+        item.over = True
+        allocated = Allocated(claim, item.pool, created_at, asked_at, joined, item.explanation)
+        if not item.tell(allocated) and claim.key_hash is None:
             # Whoever asked is gone and knows no id to ask for.
             self._abandon(claim)
 
@@ -446,8 +465,9 @@ class Allocator:
                 # The server may not have noticed that we are gone, and commit it yet.
                 self._abandon(claim)
                 _refuse(item, DatabaseAway("the database did not answer; try again"))
-            elif not item.future.done():
-                item.future.set_result(Allocated(claim, item.pool, stored.created_at, asked_at))
+            else:
+                item.over = True
+                item.tell(Allocated(claim, item.pool, stored.created_at, asked_at))
 
     def _abandon(self, claim: Claim) -> None:
         """Have the claim released if it turns up: with an idempotency key the next try finds it, else nobody would."""
@@ -500,7 +520,10 @@ class Allocator:
 
 def _lines_seen(item: _Item, views: dict[tuple[int, int], PartyView]) -> list[UUID]:
     """Return the live lines of the item's pair, as told by the party that has fewer X to look at."""
-    a, b = (views[party] for party in item.parties())
+    a_party, b_party = item.parties()
+    a, b = views[a_party], views[b_party]
+    if not a.live_with or not b.live_with:
+        return []
     return a.lines_with(item.order.b_key) if _size(a) <= _size(b) else b.lines_with(item.order.a_key)
 
 
@@ -515,8 +538,9 @@ def _taken_over() -> Conflict:
 
 
 def _refuse(item: _Item, error: BaseException) -> None:
-    if not item.future.done():
-        item.future.set_exception(error)
+    if not item.over:
+        item.over = True
+        item.tell(error)
 
 
 def open_pools(pools: Iterable[Pool]) -> tuple[Pool, ...]:

@@ -70,37 +70,43 @@ async def bind_many(
     Orders are queued in one turn of the loop, so they share the allocator's batches, and none has a task of its own.
     An order's call begins with its own commit: one that waits for a contended party holds nobody up.
     """
+    if not orders:
+        return []
     calls: list[PlatformCall | None] = [None] * len(orders)
+    results: list[Allocated | BaseException | None] = [None] * len(orders)
+    claimed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(orders)
 
-    def begin(place: int, claim: asyncio.Future[Allocated]) -> None:
-        if not claim.cancelled() and claim.exception() is None:
-            calls[place] = _hand_over(
-                orders[place], claim.result(), dispatch, lease_s=lease_s, deadline=deadline, wait=wait
-            )
+    def tell(place: int, result: Allocated | BaseException) -> bool:
+        nonlocal left
+        if claimed.done():
+            return False
+        results[place] = result
+        if isinstance(result, Allocated):
+            try:
+                calls[place] = _hand_over(
+                    orders[place], result, dispatch, lease_s=lease_s, deadline=deadline, wait=wait
+                )
+            except Exception as error:  # noqa: BLE001 - its call is rescued; the allocator's other items go on
+                results[place] = error
+        left -= 1
+        if not left:
+            claimed.set_result(None)
+        return True
 
-    claims: list[asyncio.Future[Allocated]] = []
     for place, order in enumerate(orders):
-        claim = _enqueued(order, allocator, dispatch, deadline=deadline)
-        claim.add_done_callback(partial(begin, place))
-        claims.append(claim)
-    results = await asyncio.gather(*claims, return_exceptions=True)
+        try:
+            _check_lane(order.app, dispatch)
+            within_s = max(deadline - boottime(), 0.05)
+            allocator.enqueue(order, partial(tell, place), within_s=within_s, gone=claimed.done)
+        except Problem as problem:
+            tell(place, problem)
+    await claimed
     outcomes = await _all_settled([call.done if call is not None else None for call in calls], deadline=deadline)
     return [
-        result if isinstance(result, BaseException) else _accepted(result, outcome)
+        _accepted(result, outcome) if isinstance(result, Allocated) else result or Problem()
         for result, outcome in zip(results, outcomes, strict=True)
     ]
-
-
-def _enqueued(
-    order: BindOrder, allocator: Allocator, dispatch: Dispatch, *, deadline: float
-) -> asyncio.Future[Allocated]:
-    try:
-        _check_lane(order.app, dispatch)
-        return allocator.enqueue(order, within_s=max(deadline - boottime(), 0.05))
-    except Problem as problem:
-        refused: asyncio.Future[Allocated] = asyncio.get_running_loop().create_future()
-        refused.set_exception(problem)
-        return refused
 
 
 def _check_lane(app: App, dispatch: Dispatch) -> None:
@@ -147,6 +153,8 @@ async def _all_settled(
 ) -> list[Settled | None]:
     """Wait for all outcomes with one timer."""
     wanted = [done for done in waiting if done is not None]
+    if not wanted:
+        return [None] * len(waiting)
 
     def let_all_go() -> None:
         for done in wanted:

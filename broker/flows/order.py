@@ -49,7 +49,7 @@ class BindOrder:
         return min(self.ttl_s, PLATFORM_TTL_S)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Allocated:
     """A committed claim; ``asked_at`` (boottime) lies before its lease began.
 

@@ -78,10 +78,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """Renew: keep the call; note the last answer, if there was one."""
+    """Renew: keep the call for ``lease_s`` from now; note the last answer, if there was one."""
 
     key: CallKey
     attempt: int
+    lease_s: float
     http: int | None = None
     code: str | None = None
 
@@ -113,12 +114,12 @@ async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall
     ]
 
 
-async def extend(db: Database, items: Sequence[Extension], *, lease_s: float) -> list[str | None]:
+async def extend(db: Database, items: Sequence[Extension]) -> list[str | None]:
     """Renew leases and return the lines' states; None = somebody else owns the call now."""
     rows = await db.fetch(
         statements("calls")["extend"],
         *_keys([i.key for i in items]),
-        lease_s,
+        [i.lease_s for i in items],
         [i.attempt for i in items],
         [i.http for i in items],
         [i.code for i in items],

@@ -108,7 +108,7 @@ class Dispatcher:
         await asyncio.gather(*tasks, return_exceptions=True)
         if left:
             try:
-                await store.extend(self._db, [Extension(c.key, c.attempt) for c in left], lease_s=0.0)
+                await store.extend(self._db, [Extension(c.key, c.attempt, 0.0) for c in left])
             except DatabaseAway:
                 log.warning("calls_left_to_rescue", calls=len(left))
             else:

@@ -35,6 +35,8 @@ R = TypeVar("R")
 MIN_LEASE_S = 3.0
 _MARGIN_S = 1.0
 _MOST_ATTEMPTS = 32_767
+#: What the queue adds to the lease of a call that waits in it, at most: renewing a long queue is work for nothing.
+_LONGEST_WAIT_LEASE_S = 20.0
 
 #: Answers that only a request with a right signature gets.
 _SIGNATURE_ACCEPTED = frozenset(
@@ -98,7 +100,7 @@ class Sender:
         self._closing: set[asyncio.Task[None]] = set()
         self._blocked_until = 0.0
         self._extending: Batcher[Extension, str | None] = Batcher(
-            "extend", lambda items: store.extend(db, items, lease_s=timing.lease_s), distinct=lambda item: item.key
+            "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
         )
         self.timing = timing
         self.sent = 0
@@ -239,15 +241,16 @@ class Sender:
         if call.lost:
             raise NotOurs
 
-    async def extend(self, call: PlatformCall, answer: Answer | None = None) -> None:
-        """Renew the lease and note the last answer.
+    async def extend(self, call: PlatformCall, answer: Answer | None = None, *, lease_s: float | None = None) -> None:
+        """Renew the lease, for the usual time or ``lease_s``, and note the last answer.
 
         Raises:
             NotOurs: if somebody else has taken the call.
         """
         asked_at = boottime()
+        lease_s = lease_s or self.timing.lease_s
         extension = Extension(
-            call.key, call.attempt, answer.http if answer else None, short(answer.code) if answer else None
+            call.key, call.attempt, lease_s, answer.http if answer else None, short(answer.code) if answer else None
         )
         line_state = await self._extending.submit(extension)
         if line_state is None:
@@ -255,13 +258,21 @@ class Sender:
             raise NotOurs
         # Released or withdrawn meanwhile: nothing more is sent for it.
         call.unwanted = call.op != "unbind" and line_state == "releasing"
-        call.lease_until = max(call.lease_until, asked_at + self.timing.lease_s)
+        call.lease_until = max(call.lease_until, asked_at + lease_s)
 
     async def keep(self, calls: Iterable[PlatformCall]) -> None:
-        """Renew the leases that end soon."""
+        """Renew the leases that end soon; a call that has long to wait gets a longer one."""
         soon = boottime() + self.timing.lease_s / 2 + _MARGIN_S
         due = [call for call in calls if not call.lost and call.lease_until < soon]
-        await asyncio.gather(*(self.extend(call) for call in due), return_exceptions=True)
+        leases = {app_id: self._queued_lease_s(app_id) for app_id in {call.app_id for call in due}}
+        await asyncio.gather(
+            *(self.extend(call, lease_s=None if call.attempt else leases[call.app_id]) for call in due),
+            return_exceptions=True,
+        )
+
+    def _queued_lease_s(self, app_id: int) -> float:
+        """Return the lease of a call in the queue: if we die, it is free before half of the queue would be gone."""
+        return self.timing.lease_s + min(self.backlog_s(app_id) / 2, _LONGEST_WAIT_LEASE_S)
 
     async def persist(self, submit: Callable[[], Awaitable[R]]) -> R:
         """Write an outcome, again and again while the database is away: it is known nowhere else.

@@ -106,16 +106,12 @@ class Pairs:
             x_id=x, cap=500, line_id=new.line_id, a=PhoneNumber(A), b=PhoneNumber(b), direction="both", options=None,
             joinable=True, line_ttl_s=3600, ttl_s=3600, chosen="pack:unused_coolest",
         )  # fmt: skip
-        moved = await changes.move(
-            self.shop.db, VAULT, binding, OwnChange(), to, mode=LockMode.WAIT, lease_s=LEASE_S
-        )
+        moved = await changes.move(self.shop.db, VAULT, binding, OwnChange(), to, mode=LockMode.WAIT, lease_s=LEASE_S)
         return moved, new
 
     async def end(self, claim: Claim, no: int, *, state: str = "released", reason: str = "released") -> bool:
         """Settle the end of a line by call ``no``."""
-        item = Ended(
-            CallKey(claim.pool_id, claim.line_id, no, 1), 1, state, reason, QUARANTINE_S, "done", 200, "0"
-        )
+        item = Ended(CallKey(claim.pool_id, claim.line_id, no, 1), 1, state, reason, QUARANTINE_S, "done", 200, "0")
         return (await calls.settle_ended(self.shop.db, [item]))[0] is not None
 
     async def sweep(self) -> Swept:

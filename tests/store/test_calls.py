@@ -55,7 +55,7 @@ async def test_an_old_token_changes_nothing(shop: Shop) -> None:
     before = await shop.contents()
     assert await shop.bind(claim, token=1) is None
     assert not await shop.end(claim, no=1, token=1)
-    assert await calls.extend(shop.db, [Extension(key_of(claim, token=1), 5, 500, "x")], lease_s=60) == [None]
+    assert await calls.extend(shop.db, [Extension(key_of(claim, token=1), 5, 60, 500, "x")]) == [None]
     assert not await shop.end(claim, no=2, token=1)
     assert await shop.contents() == before
     assert await shop.bind(claim, token=2) is not None
@@ -256,8 +256,8 @@ async def test_extend_keeps_the_lease_and_notes_the_answer(shop: Shop) -> None:
     """Renewing puts off the take-over and keeps the last answer unless there is a newer one."""
     claim = await shop.won(shop.claim(_A, _B), lease_s=-1.0)
     key = key_of(claim)
-    assert await calls.extend(shop.db, [Extension(key, 1, 500, "1010010")], lease_s=60) == ["pending"]
-    assert await calls.extend(shop.db, [Extension(key, 2)], lease_s=60) == ["pending"]
+    assert await calls.extend(shop.db, [Extension(key, 1, 60, 500, "1010010")]) == ["pending"]
+    assert await calls.extend(shop.db, [Extension(key, 2, 60)]) == ["pending"]
     assert await calls.claim(shop.db, limit=10, lease_s=60) == []
     row = await shop.db.fetchrow("SELECT attempt, http, code, token FROM platform_call")
     assert row is not None

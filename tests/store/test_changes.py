@@ -14,7 +14,7 @@ from broker.domain.phone import PhoneNumber
 from broker.store import calls
 from broker.store.bindings import Binding
 from broker.store.changes import OwnChange
-from tests.store.pairs import A, B, C, D, VAULT, Pairs, b_becomes, key
+from tests.store.pairs import VAULT, A, B, C, D, Pairs, b_becomes, key
 from tests.store.shop import LEASE_S, QUARANTINE_S, Shop
 from tests.store.test_sharing import held_up, started
 

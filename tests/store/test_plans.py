@@ -162,7 +162,7 @@ async def _reserve_and_settle(shop: Shop, start: int) -> None:
         claims[n] = with_key(claims[n], (start + n).to_bytes(16, "big"), 1)
     await allocation.reserve(db, claims, mode=LockMode.TRY, lease_s=LEASE_S)
     await allocation.reserve(db, _claims(shop, start), mode=LockMode.TRY, lease_s=LEASE_S)
-    await calls.extend(db, [Extension(key_of(claim), 1) for claim in claims], lease_s=LEASE_S)
+    await calls.extend(db, [Extension(key_of(claim), 1, LEASE_S) for claim in claims])
     first = claims.pop(0)
     await allocation.rechoose(
         db,

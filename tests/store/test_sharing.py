@@ -16,7 +16,7 @@ from broker.domain.ids import new_id
 from broker.store import allocation, calls, sharing
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.calls import Bound
-from tests.store.pairs import A, B, C, GRACE_S, VAULT, Pairs, b_becomes, key
+from tests.store.pairs import GRACE_S, VAULT, A, B, C, Pairs, b_becomes, key
 from tests.store.shop import LEASE_S, QUARANTINE_S, Shop, ended, key_of, with_key
 
 pytestmark = pytest.mark.timeout(60)
@@ -369,7 +369,7 @@ async def test_opposite_orders_never_wait_in_a_circle(pairs: Pairs) -> None:
             pairs.release(*shuffled[2]),
             pairs.release(*shuffled[3]),
             pairs.join(*(pairs.joiner(one) for one in shuffled[4])),
-            calls.extend(shop.db, [calls.Extension(key_of(one), 1) for one in shuffled[3]], lease_s=LEASE_S),
+            calls.extend(shop.db, [calls.Extension(key_of(one), 1, LEASE_S) for one in shuffled[3]]),
         )
         assert await shop.wrong_books() == []
         left = await shop.db.fetch(

@@ -4,7 +4,7 @@ SELECT pool_id, line_id, no, token, attempt, op, app_id, x_id, number, direction
 FROM claim_calls($1, make_interval(secs => $2));
 
 -- name: extend
-SELECT ord, line_state FROM extend_calls($1, $2, $3, $4, make_interval(secs => $5), $6, $7, $8);
+SELECT ord, line_state FROM extend_calls($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: settle_bound
 SELECT ord, line_state, confirmed_at
