@@ -18,6 +18,7 @@ import asyncpg
 
 from bench.history import Operation
 from broker.domain.ids import parse_public_id, public_id
+from broker.domain.options import CallOptions
 from broker.domain.phone import mask
 from broker.store.crypto import SealBroken, Vault
 
@@ -25,12 +26,14 @@ _PAGE = 10_000
 _LOOK_S = 0.1
 #: What expires about now may be gone in one book and not yet in the other.
 _EXPIRING = timedelta(seconds=5)
+#: The platform's callDirection.
+_DIRECTIONS = {"both": 0, "a_to_b": 1, "b_to_a": 2}
 _LIVE = frozenset({"pending", "active", "releasing"})
 
 _OPEN_CALLS = "SELECT count(*) FROM platform_call WHERE state = 'open'"
 _LINES = """
 SELECT l.pool_id, l.id, l.state, l.seat, l.x_id, x.number, l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id,
-       l.confirmed_at, l.expires_at, app.cap
+       l.confirmed_at, l.expires_at, l.direction, l.options, l.calls, app.cap
 FROM line AS l JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id JOIN app ON app.id = l.app_id
 """
 _SLOTS = "SELECT pool_id, x_id, party_key, counterpart_key, line_id FROM slot WHERE until = 'infinity'"
@@ -79,6 +82,7 @@ async def check_promises(
     violations: list[str] = []
     told = list(operations)
     touched = {event.binding for event in told if event.op == "release" and event.outcome != "refused"}
+    changed = {event.binding for event in told if event.op == "change" and event.outcome != "refused"}
     for event in told:
         key = parse_public_id(event.binding) if event.binding is not None and event.outcome == "ok" else None
         if key is None:
@@ -92,7 +96,7 @@ async def check_promises(
                 violations.append(f"released binding {event.binding} is {stored['state']}")
             continue
         line = books.lines.get(stored["line_id"])
-        if line is None or line["number"] != event.x:
+        if line is None or (line["number"] != event.x and event.binding not in changed):
             violations.append(f"binding {event.binding} has another X in the database than its client was told")
         may_end = expired or event.binding in touched
         if stored["state"] != "active" and not may_end:
@@ -191,17 +195,36 @@ def compare(books: Books, vault: Vault, live: Sequence[Mapping[str, Any]]) -> li
         there = at_platform.get(line["subscription_id"])
         if there is None:
             violations.append(f"line {line_id} is active and the platform does not hold {line['subscription_id']}")
-        elif (there["x"], there["a"], there["b"]) != (line["number"], a, b):
+            continue
+        if (there["x"], there["a"], there["b"]) != (line["number"], a, b):
             violations.append(
                 f"line {line_id} ({mask(a)}, {mask(b)}, X {mask(line['number'])}) is bound differently as "
                 f"{line['subscription_id']} ({mask(there['a'])}, {mask(there['b'])}, X {mask(there['x'])})"
             )
+        wanted, held = _terms_of(line), _terms_there(there)
+        if wanted != held:
+            violations.append(f"line {line_id} is to have {wanted}, and {line['subscription_id']} has {held}")
     violations.extend(
         f"the platform holds {subscription} of line {_line_of(one) or 'nobody'}, which is not live in the database"
         for subscription, one in at_platform.items()
         if subscription not in known
     )
     return violations
+
+
+def _terms_of(line: asyncpg.Record) -> tuple[object, ...]:
+    """Return direction, recording, minutes and SMS as the platform is to have them."""
+    options = CallOptions.from_text(line["options"])
+    sms = True if options.sms is None else options.sms
+    return _DIRECTIONS[line["direction"]], bool(options.recording), options.max_call_minutes or 0, sms
+
+
+def _terms_there(there: Mapping[str, Any]) -> tuple[object, ...]:
+    extras = there["extras"] or {}
+    return (
+        there["call_direction"], extras.get("recordFlag") in {True, "true"}, there["max_duration"],
+        extras.get("privateSms", True) in {True, "true"},
+    )  # fmt: skip
 
 
 def replay(rows: Sequence[Mapping[str, Any]], live: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -279,7 +302,7 @@ def effects(books: Books, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         made = binds.get(line_id.hex, [])
         if len(made) > 1:
             violations.append(f"line {line_id} was bound {len(made)} times at the platform: {', '.join(made)}")
-        elif line["confirmed_at"] is not None and not dropped and made != [line["subscription_id"]]:
+        elif line["confirmed_at"] is not None and line["calls"] and not dropped and made != [line["subscription_id"]]:
             violations.append(
                 f"line {line_id} is confirmed as {line['subscription_id']}, the ledger has {made or 'no bind'}"
             )

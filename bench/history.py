@@ -30,12 +30,14 @@ Outcome = Literal["ok", "refused", "unknown"]
 class Operation:
     """One request of a client.
 
-    ``ok``: a bind answered 201, a release answered 200. ``refused``: certainly nothing was done. ``unknown``: no
-    answer, 202 or 5xx. ``a`` and ``b`` are given for binds, ``x`` and ``binding`` for binds that are ok, ``binding``
-    for releases. Binds that were repeated under one Idempotency-Key carry it in ``key``. ``ttl_s`` 0 = no expiry.
+    ``ok``: a bind answered 201, a release or change answered 200. ``refused``: certainly nothing was done.
+    ``unknown``: no answer, 202 or 5xx. ``a`` and ``b`` are given for binds, and with ``x`` for changes that are ok: who
+    holds what from then on; ``x`` and ``binding`` for binds that are ok, ``binding`` for releases and changes. Binds
+    that were repeated under one Idempotency-Key carry it in ``key``. ``ttl_s`` 0 = no expiry. ``line``: what the
+    platform holds, where it is told; several orders of a pair may share one, and its parties may be replaced.
     """
 
-    op: Literal["bind", "release"]
+    op: Literal["bind", "change", "release"]
     outcome: Outcome
     invoked: float
     done: float
@@ -46,6 +48,7 @@ class Operation:
     ttl_s: float = 0.0
     key: str | None = None
     status: int = 0
+    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Holding:
     x: str
     since: float
     until: float
+    line: str | None = None
 
     def counterpart(self, party: str) -> str:
         """Return the other one."""
@@ -92,30 +96,39 @@ def check_history(events: Iterable[Operation], *, quarantine_s: float, cap: int,
 
 
 def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]:
-    """Return one holding per answered binding, and the bindings whose answers contradict each other."""
-    ended: dict[str, float] = {}
+    """Return what each binding certainly held: from an answer that says so to whatever may have ended or changed it.
+
+    A change ends what was held when it was asked for, and begins what it was answered with; so who is replaced, or
+    comes in, is certainly behind X only outside of it. Also return the bindings whose answers contradict each other.
+    """
+    ended: dict[str, list[float]] = {}
     begun: dict[str, float] = {}
     for event in operations:
-        if event.op == "release" and event.binding is not None and event.outcome != "refused":
-            ended[event.binding] = min(event.invoked, ended.get(event.binding, _NEVER))
+        if event.op != "bind" and event.binding is not None and event.outcome != "refused":
+            ended.setdefault(event.binding, []).append(event.invoked)
         elif event.op == "bind" and event.key is not None:
             begun[event.key] = min(event.invoked, begun.get(event.key, _NEVER))
     held: dict[str, Holding] = {}
+    changed: list[Holding] = []
     violations: list[str] = []
     for event in operations:
-        if event.op != "bind" or event.outcome != "ok" or event.binding is None or event.x is None:
+        if event.op == "release" or event.outcome != "ok" or event.binding is None or event.x is None:
             continue
         started = begun.get(event.key, event.invoked) if event.key is not None else event.invoked
         # Its lifetime counts from the confirmation, which came after the first request was made.
         expiry = started + event.ttl_s if event.ttl_s else _NEVER
-        until = min(ended.get(event.binding, _NEVER), expiry)
-        holding = Holding(event.binding, event.a, event.b, event.x, event.done, until)
+        later = (at for at in ended.get(event.binding, ()) if event.op == "bind" or at > event.invoked)
+        until = min(min(later, default=_NEVER), expiry)
+        holding = Holding(event.binding, event.a, event.b, event.x, event.done, until, event.line)
+        if event.op == "change":
+            changed.append(holding)
+            continue
         earlier = held.get(event.binding)
         if earlier is not None and (earlier.x, earlier.a, earlier.b) != (holding.x, holding.a, holding.b):
             violations.append(f"binding {event.binding} was answered with two different X or pairs")
         if earlier is None or event.done < earlier.since:
             held[event.binding] = holding
-    return list(held.values()), violations
+    return [*held.values(), *changed], violations
 
 
 def _register(party: str, found: list[Holding], quarantine_s: float, *, sharing: bool) -> Iterator[str]:
@@ -128,6 +141,8 @@ def _register(party: str, found: list[Holding], quarantine_s: float, *, sharing:
         while before >= 0 and latest[before] > later.since:
             earlier = found[before]
             before -= 1
+            if earlier.line is not None and earlier.line == later.line:
+                continue  # the kept party of a change goes on, and one who comes back to it is no stranger
             same = earlier.counterpart(party) == later.counterpart(party)
             if same and sharing:
                 continue

@@ -321,6 +321,9 @@ def _shown(binding: Binding) -> dict[str, Any]:
         "expires_at": None if binding.expires_ms is None else rfc3339(binding.expires_ms),
         "user_data": binding.user_data,
         "app_key": binding.app_key,
+        "call_direction": binding.call_direction,
+        "max_duration": binding.max_duration,
+        "extras": binding.extras,
     }
 
 

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from broker.domain.ids import new_id
-from broker.store import allocation, bindings, calls, idempotency, listing
+from broker.store import allocation, bindings, calls, idempotency, listing, sharing
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.calls import Bound, Extension
@@ -24,6 +24,7 @@ from broker.store.crypto import DataKey, Vault
 from broker.store.database import Database
 from broker.store.idempotency import Finish, KeyAsk, Stored
 from broker.store.listing import Place, Wanted
+from tests.store.pairs import VAULT, Pairs, b_becomes
 from tests.store.shop import LEASE_S, Shop, ended, key_of, open_shop, with_key
 
 _BIG = {"slot", "line", "binding", "platform_call", "idempotency"}
@@ -180,6 +181,32 @@ async def _reserve_and_settle(shop: Shop, start: int) -> None:
     await calls.settle_ended(db, [ended(claim) for claim in claims])
 
 
+async def _share(shop: Shop, start: int) -> None:
+    """Lines that others join and leave; then changes, and a sweep of what is renewed and unbound for them."""
+    pairs, db = Pairs(shop), shop.db
+    made = [
+        pairs.claim(f"+86{13_000_000_000 + start + n}", f"+86{14_000_000_000 + start + n}", n % _NUMBERS)._replace(
+            cap=_CAP, order_id=None
+        )
+        for n in range(_BATCH)
+    ]
+    await allocation.reserve(db, made, mode=LockMode.TRY, lease_s=LEASE_S)
+    await calls.settle_bound(db, [Bound(key_of(claim), 1, "sub") for claim in made], lease_s=LEASE_S)
+    await sharing.lines(db, VAULT, [(claim.pool_id, claim.line_id) for claim in made])
+    joiners = [pairs.joiner(claim, ttl_s=0 if n % 2 else 60) for n, claim in enumerate(made)]
+    assert set(await pairs.join(*joiners)) == {"joined"}
+    assert all(await pairs.release(*made))
+    changing = pairs.joiner(made[0])
+    assert await pairs.join(changing) == ["joined"]
+    await pairs.release(joiners[0])
+    no = await pairs.begun(changing, b_becomes(f"+86{15_000_000_000 + start}"))
+    await pairs.settle(changing, no, done=True)
+    assert (await pairs.begin(joiners[1], b_becomes(f"+86{16_000_000_000 + start}"))).outcome == "begun"
+    await calls.sweep(db, limit=2 * _BATCH, grace_s=30.0)
+    await pairs.release(*joiners)
+    await calls.settle_ended(db, [ended(claim) for claim in made])
+
+
 async def _show(shop: Shop, _start: int) -> None:
     keys = [(shop.pools[n % 5], uuid.UUID(int=(0x7000_8000 << 64) + 200 + n)) for n in range(_BATCH)]
     rows = await shop.db.fetch(
@@ -219,7 +246,7 @@ async def _keys(shop: Shop, start: int) -> None:
     await idempotency.sweep(shop.db, limit=_BATCH)
 
 
-_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _show, _list, _claim, _sweep, _keys)
+_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _claim, _sweep, _keys)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
