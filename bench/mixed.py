@@ -124,8 +124,8 @@ class Mixed:
             ) as answer:
                 told = orjson.loads(await answer.read())
                 status = answer.status
-        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
-            told, status = {}, 0
+        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
+            told, status = {"code": type(error).__name__}, 0
         self.answers[f"{what} {status} {told.get('code', '')}".strip()] += 1
         return status, told
 
