@@ -51,9 +51,14 @@ async def change(request: web.Request, services: Services, heard: Heard) -> Repl
                 binding = await services.changer.change(binding, plan, until)
             except Stale:
                 continue
-        waits = binding.pending is not None or binding.state == "pending"
-        return Reply(202 if waits else 200, pack(shape(binding, services.registry())), etag=etag(binding))
+        body = shape(binding, services.registry())
+        return Reply(_status(body), pack(body), etag=etag(binding))
     raise Conflict("Others keep changing the binding.", code="change_in_progress", retry_after_s=1)
+
+
+def _status(body: dict[str, Any]) -> int:
+    """Return the status that goes with a binding after a change; a renewal under way is nobody's concern."""
+    return 202 if body["pending_change"] is not None or body["state"] == "pending" else 200
 
 
 def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> Plan:
@@ -127,6 +132,8 @@ def _options(asked: parse.ChangeRequest, now: CallOptions) -> CallOptions:
             wanted = replace(wanted, callee_tone=tones.callee)
     if "max_call_minutes" in given:
         wanted = replace(wanted, max_call_minutes=asked.max_call_minutes or None)
+        if not wanted.max_call_minutes:  # what plays in the last minute goes with the limit
+            wanted = replace(wanted, last_minute_tone=None)
     if "last_minute_tone" in given:
         wanted = replace(wanted, last_minute_tone=asked.last_minute_tone)
     if "sms" in given:
@@ -138,7 +145,7 @@ def _recording(asked: parse.RecordingPatch | None, now: CallOptions) -> CallOpti
     if asked is None:
         return replace(now, recording=None, hint_tone=None)
     wanted = now
-    if asked.enabled is not None:
+    if "enabled" in asked.model_fields_set:
         wanted = replace(wanted, recording=asked.enabled or None)
     if "hint_tone" in asked.model_fields_set:
         wanted = replace(wanted, hint_tone=asked.hint_tone)
@@ -218,6 +225,8 @@ async def _handed(
     until = Wait(heard.deadline, wait=not heard.respond_async)
     first, rebind = sharing[0], asked.on_conflict == "rebind"
     alone = len(sharing) == 1
+    if asked.to in {first.a, first.b}:
+        return [_problem_item(_same(), heard, binding, services) for binding in sharing]
     try:
         plan = Plan(line=_replaced(first, asked), whole=True, rebind=rebind and alone)
         await services.changer.change(first, plan, until)
@@ -235,6 +244,8 @@ async def _handed(
 async def _moved(
     binding: Binding, asked: parse.HandOverRequest, services: Services, heard: Heard, until: Wait
 ) -> dict[str, Any]:
+    # What the platform refused of the whole line has made each of its bindings another one.
+    binding = await services.show.submit((binding.pool_id, binding.id)) or binding
     try:
         await services.changer.change(binding, Plan(line=_replaced(binding, asked), rebind=True), until)
     except Stale:
@@ -247,8 +258,8 @@ async def _moved(
 
 async def _as_it_is(binding: Binding, services: Services) -> dict[str, Any]:
     now = await services.show.submit((binding.pool_id, binding.id)) or binding
-    waits = now.pending is not None or now.state == "pending"
-    return {"status": 202 if waits else 200, "binding": shape(now, services.registry())}
+    body = shape(now, services.registry())
+    return {"status": _status(body), "binding": body}
 
 
 async def _foretold(binding: Binding, asked: parse.HandOverRequest, services: Services, heard: Heard) -> dict[str, Any]:

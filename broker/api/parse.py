@@ -183,6 +183,9 @@ def bind_item(value: Any) -> Asked:
     good = {name: item for name, item in given.items() if name in BindRequest.model_fields and name not in bad}
     for party in ("a", "b"):
         good[party] = PhoneNumber(good[party]) if party in good else None
+    for name, model in (("recording", Recording), ("tones", Tones)):
+        if good.get(name) is not None:
+            good[name] = model.model_validate(good[name])
     return Asked(BindRequest.model_construct(**good), errors)
 
 

@@ -98,7 +98,13 @@ class Changer:
             case "changed":
                 return await self._read(binding)
             case "begun":
-                return await self._modify(binding, plan, begun, until, lease_until=asked_at + self._lease_s)
+                try:
+                    return await self._modify(binding, plan, begun, until, lease_until=asked_at + self._lease_s)
+                except Conflict as refused:
+                    if refused.code != "party_barred" or not plan.rebind:
+                        raise
+                # The platform knew better than we did. What is the binding's own has been changed with the begin.
+                return await self._move(await self._read(binding), replace(plan, own=OwnChange()), until)
             case "shared" | "barred" if plan.rebind:
                 return await self._move(binding, plan, until)
             case outcome:

@@ -13,7 +13,8 @@ from tests.contract.service import Client, Tenant, phone
 
 _FIELDS = {
     "id", "mode", "state", "reason", "x", "extension", "y", "a", "b", "direction", "pool", "area_code", "order_id",
-    "user_data", "metadata", "ttl_s", "expires_at", "created_at", "ended_at", "platform_binding_id",
+    "user_data", "metadata", "ttl_s", "expires_at", "created_at", "ended_at", "platform_binding_id", "line", "shared",
+    "recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "pending_change", "change_failed",
 }  # fmt: skip
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
@@ -128,7 +129,7 @@ async def test_direction_decides_who_may_call(client: Client, direction: str) ->
     [
         {"order_id": "ü" * 128, "user_data": "漢" * 1024},
         {"ttl_s": 60},
-        {"ttl_s": 7_776_000},
+        {"ttl_s": 31_536_000},
         {"metadata": {"k": "v" * 2040}},
         {"metadata": {"text": "a backslash and \\u0000 spelled out"}},
         {"metadata": {"deep": {"er": [[[{"x": 1.5e300}]]]}, "n": -(2**63)}},
