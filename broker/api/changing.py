@@ -71,7 +71,7 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
     app, given = registry.apps[binding.app_id], asked.model_fields_set
     errors = [
         FieldError(f"/{name}", "must not be null")
-        for name in ("a", "b", "ttl_s", "direction", "on_conflict")
+        for name in ("a", "b", "ttl_s", "direction")
         if name in given and getattr(asked, name) is None
     ]
     options = _options(asked, binding.options)

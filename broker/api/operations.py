@@ -75,7 +75,7 @@ _PENDING = _ACTIVE | {"state": "pending", "x": None, "expires_at": None, "platfo
 _RELEASED = _ACTIVE | {"state": "released", "reason": "released", "ended_at": "2026-11-22T12:30:00.000Z"}
 _REPLAYED = ("Idempotency-Replayed",)
 _WAITING = ("Idempotency-Key", "Request-Timeout", "Prefer")
-_NEXT = ("showBinding", "releaseBinding")
+_NEXT = ("showBinding", "changeBinding", "releaseBinding")
 _PLACE = ("Location", "ETag", "Idempotency-Replayed")
 
 CREATE = Operation(

@@ -305,14 +305,17 @@ def checked(model: type[M], value: Any) -> M:
 
 
 def merged_metadata(stored: str | None, patch: dict[str, Any] | None) -> str | None:
-    """Return metadata after a merge patch (RFC 7396), as JSON.
+    """Return metadata after a merge patch (RFC 7396), as JSON; what is stored already comes back as it is.
 
     Raises:
         Invalid: the result may not be stored.
     """
     if patch is None:
         return None
-    merged = _merged(orjson.loads(stored) if stored is not None else {}, patch)
+    before = orjson.loads(stored) if stored is not None else None
+    merged = _merged(before or {}, patch)
+    if orjson.dumps(merged, option=orjson.OPT_SORT_KEYS) == orjson.dumps(before, option=orjson.OPT_SORT_KEYS):
+        return stored
     try:
         _metadata(merged)
     except ValueError as error:

@@ -214,6 +214,12 @@ class Client:
         body = {"a": phone(), "b": phone(), **fields}
         return await self.ask("POST", "/v1/bindings", body, headers=headers, key=key)
 
+    async def behind(self, party: str, x: str, pool: str) -> Json:
+        """Bind a party to strangers until it is behind ``x``, and return that binding."""
+        while (made := (await self.bind(a=party, b=phone(), pool=pool)).body)["x"] != x:
+            assert made["state"] == "active", made
+        return dict(made)
+
     async def show(self, binding_id: str) -> Json:
         """GET a binding that exists."""
         answer = await self.ask("GET", f"/v1/bindings/{binding_id}")

@@ -16,6 +16,8 @@ _FIELDS = {
     "user_data", "metadata", "ttl_s", "expires_at", "created_at", "ended_at", "platform_binding_id", "line", "shared",
     "recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "pending_change", "change_failed",
 }  # fmt: skip
+#: Those of a line that only a wish brings about.
+OPTIONS = ("recording", "max_call_minutes", "last_minute_tone", "sms", "tones")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
