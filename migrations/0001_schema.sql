@@ -105,7 +105,7 @@ CREATE TABLE line (
   seat            smallint,
   state           text NOT NULL CHECK (state IN ('pending', 'active', 'releasing', 'released', 'failed')),
   direction       text NOT NULL CHECK (direction IN ('both', 'a_to_b', 'b_to_a')),
-  calls           smallint NOT NULL,
+  calls           integer NOT NULL,
   ttl_s           integer NOT NULL,
   joinable        boolean NOT NULL DEFAULT true,
   changing        boolean NOT NULL DEFAULT false,
@@ -191,7 +191,7 @@ COMMENT ON COLUMN slot.line_id IS 'The line that put the row here; only it may e
 CREATE TABLE platform_call (
   pool_id      integer NOT NULL,
   line_id      uuid NOT NULL,
-  no           smallint NOT NULL,
+  no           integer NOT NULL,
   app_id       integer NOT NULL,
   op           text NOT NULL CHECK (op IN ('bind', 'unbind', 'modify')),
   state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled')),

@@ -223,7 +223,7 @@ COMMENT ON FUNCTION reserve IS
   'Claims X for a batch. Per item: won; busy (a party or seat is being claimed elsewhere, or the pair has got a line since: try again); barred (a party may not have this X); full (no seat); closed (X or pool not open); superseded (the idempotency key belongs to a twin). A loser leaves nothing behind.';
 
 CREATE FUNCTION rechoose(
-  p_mode text, p_lease interval, p_pool integer, p_old_line uuid, p_no smallint, p_token integer, p_bar interval,
+  p_mode text, p_lease interval, p_pool integer, p_old_line uuid, p_no integer, p_token integer, p_bar interval,
   p_outcome text, p_http smallint, p_code text,
   p_x integer, p_cap integer, p_line uuid, p_a_sealed bytea, p_b_sealed bytea, p_chosen text
 ) RETURNS text
@@ -267,6 +267,8 @@ BEGIN
   WHERE b.pool_id = p_pool AND b.id = bound.id;
   -- Who shares the line moves along.
   UPDATE binding AS b SET line_id = p_line, chosen = p_chosen WHERE b.line_id = p_old_line AND b.state = 'pending';
+  -- The sweep works out when to look at a line with these bindings.
+  UPDATE line AS l SET sweep_at = broker_now() WHERE l.pool_id = p_pool AND l.id = p_line AND FOUND;
   RETURN 'won';
 END
 $$;

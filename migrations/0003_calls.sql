@@ -6,7 +6,7 @@
 -- index of claimable calls, which a planner that believes the table to be small prefers and then reads from end to end.
 
 CREATE FUNCTION claim_calls(p_limit integer, p_lease interval)
-RETURNS TABLE (pool_id integer, line_id uuid, no smallint, token integer, attempt smallint, op text, app_id integer,
+RETURNS TABLE (pool_id integer, line_id uuid, no integer, token integer, attempt smallint, op text, app_id integer,
                x_id integer, number text, direction text, ttl_s integer, a_key bigint, b_key bigint,
                a_sealed bytea, b_sealed bytea, options text, subscription_id text, line_state text, wanted text,
                created_at timestamptz)
@@ -38,7 +38,7 @@ END
 $$;
 COMMENT ON FUNCTION claim_calls IS 'Takes over calls whose owner''s lease has ended; what their owner may have sent is unknown.';
 
-CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_lease_s double precision[],
+CREATE FUNCTION extend_calls(p_pool integer[], p_line uuid[], p_no integer[], p_token integer[], p_lease_s double precision[],
                              p_attempt smallint[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer, line_state text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -61,7 +61,7 @@ $$;
 COMMENT ON FUNCTION extend_calls IS
   'Renews leases (and notes the last answer); tells the line''s state, which may be releasing by now. What is not returned belongs to somebody else.';
 
-CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
+CREATE FUNCTION settle_bound(p_pool integer[], p_line uuid[], p_no integer[], p_token integer[], p_attempt smallint[],
                              p_subscription text[], p_lease interval)
 RETURNS TABLE (ord integer, line_state text, confirmed_at timestamptz)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -73,7 +73,7 @@ DECLARE
   v_pool integer[];
   v_line uuid[];
   v_app integer[];
-  v_calls smallint[];
+  v_calls integer[];
   v_state text[];
 BEGIN
   WITH call AS (
@@ -121,7 +121,7 @@ $$;
 COMMENT ON FUNCTION settle_bound IS
   'The platform holds these lines. Returns those that were still ours to settle, with the line''s state: active, or releasing when it was released meanwhile (call no + 1, token 1, is then ours to send).';
 
-CREATE FUNCTION settle_ended(p_pool integer[], p_line uuid[], p_no smallint[], p_token integer[], p_attempt smallint[],
+CREATE FUNCTION settle_ended(p_pool integer[], p_line uuid[], p_no integer[], p_token integer[], p_attempt smallint[],
                              p_state text[], p_reason text[], p_rest_s double precision[], p_outcome text[], p_http smallint[], p_code text[])
 RETURNS TABLE (ord integer, ended_at timestamptz)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -188,7 +188,7 @@ COMMENT ON FUNCTION settle_ended IS
   'The platform certainly does not hold these lines: ends line and bindings, and lets the parties rest on the X for p_rest_s seconds.';
 
 CREATE FUNCTION release_bindings(p_pool integer[], p_binding uuid[], p_app integer[], p_reason text, p_lease interval)
-RETURNS TABLE (ord integer, line_id uuid, no smallint, line_state text, number text, subscription_id text)
+RETURNS TABLE (ord integer, line_id uuid, no integer, line_state text, number text, subscription_id text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -249,7 +249,7 @@ $$;
 COMMENT ON FUNCTION release_bindings IS
   'Begins the release. line_state active: an unbind call (no, token 1) is ours to send. pending: another call is still under way, its settling sends the unbind (or another item of this batch has it). shared: the line lives on with other bindings, this one has ended. Not returned: nothing to release, or the binding is changing its line at this moment (look again).';
 
-CREATE FUNCTION end_unbound(p_pool integer, p_line uuid, p_no smallint, p_token integer) RETURNS boolean
+CREATE FUNCTION end_unbound(p_pool integer, p_line uuid, p_no integer, p_token integer) RETURNS boolean
 LANGUAGE plpgsql
 AS $$
 BEGIN

@@ -15,13 +15,14 @@ AS $$
 BEGIN
   RETURN QUERY
   SELECT i.ord::integer, l.x_id, l.state, l.direction, l.options,
-         l.joinable AND NOT too_late_to_join(l.expires_at), l.changing, l.a_key, l.b_key, l.a_sealed,
+         l.joinable AND NOT too_late_to_join(l.expires_at) AND NOT EXISTS (
+           SELECT FROM binding AS b WHERE b.line_id = l.id OFFSET 1000), l.changing, l.a_key, l.b_key, l.a_sealed,
          l.b_sealed
   FROM unnest(p_pool, p_line) WITH ORDINALITY AS i (pool_id, id, ord)
   JOIN line AS l ON l.pool_id = i.pool_id AND l.id = i.id;
 END
 $$;
-COMMENT ON FUNCTION lines_of IS 'Lines by id, for a pair that might share one (joinable: not too late either): whether it may is decided on the decrypted numbers.';
+COMMENT ON FUNCTION lines_of IS 'Lines by id, for a pair that might share one (joinable: not too late, and not by more bindings than a release should have to count): whether it may is decided on the decrypted numbers.';
 
 CREATE FUNCTION join_lines(
   p_pool integer[], p_line uuid[], p_app integer[], p_caller integer[], p_binding uuid[], p_a bigint[], p_b bigint[],
@@ -98,9 +99,9 @@ COMMENT ON FUNCTION join_lines IS
   'Gives each item a binding of its own on a line that lives. Per item: joined (with the binding''s state), gone (the line ended, changes, or is not as the item wants it), superseded (the idempotency key belongs to a twin).';
 
 CREATE FUNCTION begin_change(
-  p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_whole boolean,
+  p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_mates uuid[],
   p_given text[], p_ttl integer, p_user_data text, p_metadata text, p_wanted jsonb, p_new_key bigint
-) RETURNS TABLE (outcome text, line_id uuid, no smallint)
+) RETURNS TABLE (outcome text, no integer, renewal_s integer)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -110,24 +111,32 @@ DECLARE
   held record;
   own binding%ROWTYPE;
   v_kept bigint;
+  v_wanted jsonb := p_wanted;
 BEGIN
   IF p_new_key IS NOT NULL AND lock_parties(ARRAY[p_pool], ARRAY[p_new_key], ARRAY[p_new_key], p_mode) <> '{}' THEN
-    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::smallint;
+    RETURN QUERY SELECT 'busy', NULL::integer, NULL::integer;
     RETURN;
   END IF;
   SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
   SELECT l.* INTO held FROM line AS l WHERE l.pool_id = p_pool AND l.id = v_line FOR UPDATE;
   SELECT b.* INTO own FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding FOR UPDATE;
   v_now := broker_now();
+  IF 'ttl_s' = ANY (p_given) AND held.state = 'active' AND held.expires_at < v_now + interval '30 seconds'
+    AND (p_ttl = 0 OR held.expires_at < v_now + p_ttl * interval '1 second') THEN
+    -- The platform would end the line before the sweep could renew it.
+    renewal_s := least(p_ttl, 7776000);
+    v_wanted := coalesce(p_wanted, '{}') || jsonb_build_object('ttl_s', renewal_s);
+  END IF;
   outcome := CASE
     WHEN own.id IS NULL OR own.state NOT IN ('pending', 'active') THEN 'over'
     WHEN own.line_id <> held.id THEN 'busy'
     WHEN own.version <> p_version THEN 'stale'
-    WHEN p_wanted IS NULL THEN NULL
+    WHEN v_wanted IS NULL THEN NULL
     WHEN held.state <> 'active' OR held.changing THEN 'changing'
-    WHEN NOT p_whole AND p_wanted ?| ARRAY['a', 'b', 'direction'] AND EXISTS (
+    WHEN v_wanted ?| ARRAY['a', 'b', 'direction'] AND EXISTS (
       SELECT FROM binding AS o
-      WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active')) THEN 'shared'
+      WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active')
+        AND NOT o.id = ANY (p_mates)) THEN 'shared'
     END;
   IF outcome IS NULL AND p_new_key IS NOT NULL THEN
     v_kept := CASE WHEN p_wanted ? 'a' THEN held.b_key ELSE held.a_key END;
@@ -142,14 +151,14 @@ BEGIN
     END IF;
   END IF;
   IF outcome IS NOT NULL THEN
-    RETURN QUERY SELECT outcome, held.id, NULL::smallint;
+    RETURN QUERY SELECT outcome, NULL::integer, NULL::integer;
     RETURN;
   END IF;
-  IF p_wanted IS NOT NULL THEN
+  IF v_wanted IS NOT NULL THEN
     UPDATE line AS l SET changing = true, calls = l.calls + 1, third_key = p_new_key, change_failed = NULL
     WHERE l.pool_id = p_pool AND l.id = held.id;
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at, wanted)
-    VALUES (p_pool, held.id, held.calls + 1, p_app, 'modify', clock_timestamp() + p_lease, v_now, p_wanted);
+    VALUES (p_pool, held.id, held.calls + 1, p_app, 'modify', clock_timestamp() + p_lease, v_now, v_wanted);
     -- The line is all its bindings': each of them is another one from here on.
     UPDATE binding AS b SET version = b.version + 1
     WHERE b.line_id = held.id AND b.id <> own.id AND b.state IN ('pending', 'active');
@@ -166,15 +175,15 @@ BEGIN
       user_data = CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE b.user_data END,
       metadata = CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata::jsonb ELSE b.metadata END
   WHERE b.pool_id = p_pool AND b.id = p_binding;
-  RETURN QUERY SELECT CASE WHEN p_wanted IS NULL THEN 'changed' ELSE 'begun' END, held.id,
-                      CASE WHEN p_wanted IS NOT NULL THEN held.calls + 1 END::smallint;
+  RETURN QUERY SELECT CASE WHEN v_wanted IS NULL THEN 'changed' ELSE 'begun' END,
+                      CASE WHEN v_wanted IS NOT NULL THEN held.calls + 1 END, renewal_s;
 END
 $$;
 COMMENT ON FUNCTION begin_change IS
-  'Changes a binding (p_given names what of ttl_s, user_data, metadata) and begins the modify of its line that p_wanted asks for. changed: nothing is to be sent. begun: the modify call (no, token 1) is ours to send; old and new party both hold the X. Else nothing was done: over, stale (version), changing (another call of the line is under way), shared (by other bindings, unless p_whole), barred (the new party may not have this X), busy (try again).';
+  'Changes a binding (p_given names what of ttl_s, user_data, metadata) and begins the modify of its line that p_wanted asks for, or that a longer life needs at once (renewal_s). changed: nothing is to be sent. begun: the modify call (no, token 1) is ours to send; old and new party both hold the X. Else nothing was done: over, stale (version), changing (another call of the line is under way), shared (by bindings that are not among p_mates), barred (the new party may not have this X), busy (try again).';
 
 CREATE FUNCTION settle_change(
-  p_pool integer, p_line uuid, p_no smallint, p_token integer, p_attempt smallint, p_done boolean, p_reason text,
+  p_pool integer, p_line uuid, p_no integer, p_token integer, p_attempt smallint, p_done boolean, p_reason text,
   p_rest interval, p_bar interval, p_outcome text, p_http smallint, p_code text, p_lease interval
 ) RETURNS text
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -198,7 +207,10 @@ BEGIN
     v_old := CASE WHEN w ? 'a' THEN was.a_key ELSE was.b_key END;
     v_kept := CASE WHEN w ? 'a' THEN was.b_key ELSE was.a_key END;
     -- Done: the replaced party rests, the kept one has another counterpart. Refused: the new party was never behind X.
-    UPDATE slot AS s SET until = greatest(v_now + CASE WHEN p_done THEN p_rest ELSE p_bar END, s.rests_until)
+    -- What the platform refused for its number is barred with everybody, so with oneself as counterpart.
+    UPDATE slot AS s
+    SET until = greatest(v_now + CASE WHEN p_done THEN p_rest ELSE p_bar END, s.rests_until),
+        counterpart_key = CASE WHEN NOT p_done AND p_bar > '0' THEN s.party_key ELSE s.counterpart_key END
     WHERE s.pool_id = p_pool AND s.x_id = was.x_id AND s.line_id = p_line
       AND s.party_key = CASE WHEN p_done THEN v_old ELSE was.third_key END;
     UPDATE slot AS s SET counterpart_key = was.third_key
@@ -252,7 +264,7 @@ CREATE FUNCTION move_binding(
   p_ttl integer, p_user_data text, p_metadata text, p_x integer, p_cap integer, p_line uuid, p_a bigint, p_b bigint,
   p_a_sealed bytea, p_b_sealed bytea, p_direction text, p_options text, p_joinable boolean, p_line_ttl integer,
   p_chosen text
-) RETURNS TABLE (outcome text, old_line uuid, no smallint)
+) RETURNS TABLE (outcome text, old_line uuid, no integer)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -263,7 +275,7 @@ DECLARE
   last boolean;
 BEGIN
   IF lock_parties(ARRAY[p_pool], ARRAY[p_a], ARRAY[p_b], p_mode) <> '{}' THEN
-    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::smallint;
+    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::integer;
     RETURN;
   END IF;
   SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
@@ -275,7 +287,7 @@ BEGIN
     WHEN own.version <> p_version THEN 'stale'
     WHEN held.state <> 'active' OR held.changing THEN 'changing' END;
   IF outcome IS NOT NULL THEN
-    RETURN QUERY SELECT outcome, held.id, NULL::smallint;
+    RETURN QUERY SELECT outcome, held.id, NULL::integer;
     RETURN;
   END IF;
   last := NOT EXISTS (
@@ -300,7 +312,7 @@ BEGIN
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
     VALUES (p_pool, held.id, held.calls + 1, p_app, 'unbind', clock_timestamp() + p_lease, broker_now());
   END IF;
-  RETURN QUERY SELECT 'won', held.id, CASE WHEN last THEN held.calls + 1 END::smallint;
+  RETURN QUERY SELECT 'won', held.id, CASE WHEN last THEN held.calls + 1 END;
 END
 $$;
 COMMENT ON FUNCTION move_binding IS

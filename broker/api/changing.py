@@ -228,8 +228,10 @@ async def _handed(
     if asked.to in {first.a, first.b}:
         return [_problem_item(_same(), heard, binding, services) for binding in sharing]
     try:
-        plan = Plan(line=_replaced(first, asked), whole=True, rebind=rebind and alone)
-        await services.changer.change(first, plan, until)
+        mates = frozenset(binding.id for binding in sharing)
+        await services.changer.change(
+            first, Plan(line=_replaced(first, asked), mates=mates, rebind=rebind and alone), until
+        )
     except Stale:
         problem: Problem = Conflict("Somebody else changed it meanwhile.", code="change_in_progress", retry_after_s=1)
     except Problem as refused:

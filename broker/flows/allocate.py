@@ -466,8 +466,7 @@ class Allocator:
                 self._abandon(claim)
                 _refuse(item, DatabaseAway("the database did not answer; try again"))
             else:
-                item.over = True
-                item.tell(Allocated(claim, item.pool, stored.created_at, asked_at))
+                self._won(item, claim, stored.created_at, asked_at)
 
     def _abandon(self, claim: Claim) -> None:
         """Have the claim released if it turns up: with an idempotency key the next try finds it, else nobody would."""

@@ -50,7 +50,7 @@ async def bind(
     Raises:
         PoolExhausted, Unavailable: nothing was accepted.
     """
-    _check_lane(order.app, dispatch)
+    check_lane(order.app, dispatch)
     allocated = await allocator.allocate(order, within_s=max(deadline - boottime(), 0.05))
     call = _hand_over(order, allocated, dispatch, lease_s=lease_s, deadline=deadline, wait=wait)
     return _accepted(allocated, await settled(call.done if call is not None else None, deadline=deadline))
@@ -96,7 +96,7 @@ async def bind_many(
 
     for place, order in enumerate(orders):
         try:
-            _check_lane(order.app, dispatch)
+            check_lane(order.app, dispatch)
             within_s = max(deadline - boottime(), 0.05)
             allocator.enqueue(order, partial(tell, place), within_s=within_s, gone=claimed.done)
         except Problem as problem:
@@ -109,7 +109,14 @@ async def bind_many(
     ]
 
 
-def _check_lane(app: App, dispatch: Dispatch) -> None:
+def check_lane(app: App, dispatch: Dispatch) -> None:
+    """Refuse what would end with a platform call that cannot be sent.
+
+    Raises:
+        Unavailable, PlatformRefused: too many calls wait, the app is suspended, or nothing may be sent for it.
+    """
+    if app.suspended is not None:
+        raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
     if dispatch.running >= MOST_CALLS:
         raise Unavailable("too many platform calls are waiting", code="overloaded", retry_after_s=5)
     if dispatch.backlog_s(app.id) == float("inf"):

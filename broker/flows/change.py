@@ -15,7 +15,7 @@ from broker.domain.ids import new_id
 from broker.domain.options import CallOptions, modifiable
 from broker.errors import Conflict, PlatformRefused, PoolExhausted, Problem
 from broker.flows.allocate import Allocator
-from broker.flows.bind import problem_of, settled
+from broker.flows.bind import check_lane, problem_of, settled
 from broker.flows.calls import Dispatch, Failed, PlatformCall
 from broker.flows.order import BindOrder
 from broker.store import changes
@@ -33,12 +33,15 @@ _CHOICES = 16
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to become of a binding, told for the binding as it was read; ``line`` None = nothing of its line."""
+    """What is to become of a binding, told for the binding as it was read; ``line`` None = nothing of its line.
+
+    ``mates``: other bindings of a shared line for which its parties may change, too.
+    """
 
     own: OwnChange = field(default_factory=OwnChange)
     line: LineChange | None = None
     rebind: bool = False
-    whole: bool = False
+    mates: frozenset[UUID] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Changer:
             Conflict: it cannot be changed (now, or so); nothing was.
             Problem: the platform refused; nothing was changed of the line.
         """
+        if plan.line is not None:
+            check_lane(self._registry().apps[binding.app_id], self._dispatch)
         if plan.line is not None and binding.state != "active":
             # What was read before the confirmation does not name the subscription.
             raise _refusal("changing")
@@ -121,7 +126,7 @@ class Changer:
     async def _begin(self, binding: Binding, plan: Plan, until: Wait) -> Begun:
         while True:
             begun = await changes.begin(
-                self._db, self._vault, binding, plan.own, plan.line, whole=plan.whole, mode=LockMode.TRY,
+                self._db, self._vault, binding, plan.own, plan.line, mates=plan.mates, mode=LockMode.TRY,
                 lease_s=self._lease_s,
             )  # fmt: skip
             if begun.outcome != "busy" or boottime() >= until.deadline:
@@ -130,7 +135,7 @@ class Changer:
 
     async def _modify(self, binding: Binding, plan: Plan, begun: Begun, until: Wait, *, lease_until: float) -> Binding:
         crashpoint("after_commit")
-        change = plan.line or LineChange()
+        change = replace(plan.line or LineChange(), ttl_s=begun.renewal_s)
         call = PlatformCall(
             key=CallKey(binding.pool_id, binding.line_id, begun.no or 0, 1),
             op="modify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -30,32 +31,37 @@ class OwnChange:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """``outcome``: changed, begun (call ``no`` is ours to send), over, stale, changing, shared, barred or busy."""
+    """``outcome``: changed, begun (call ``no`` is ours to send), over, stale, changing, shared, barred or busy.
+
+    ``renewal_s``: the lifetime that the modify gives the line as well, since it would end before the binding's new one.
+    """
 
     outcome: str
     no: int | None
+    renewal_s: int | None = None
 
 
 async def begin(
-    db: Database, vault: Vault, binding: Binding, own: OwnChange, change: LineChange | None, *, whole: bool,
+    db: Database, vault: Vault, binding: Binding, own: OwnChange, change: LineChange | None, *, mates: Iterable[UUID],
     mode: LockMode, lease_s: float,
 ) -> Begun:  # fmt: skip
     """Change ``binding``, and begin the modify of its line if there is a ``change``.
 
-    ``whole``: all bindings of the line are meant, so that it may be shared.
+    ``mates``: bindings of the line for which its parties may change, too; with others on it, it is ``shared``.
     """
     party = change.party if change is not None else None
     try:
         row = await db.fetchrow(
             statements("changes")["begin"],
-            mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, whole, list(own.given),
+            mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, list(mates),
+            list(own.given),
             own.ttl_s, own.user_data, own.metadata,
             _wanted(vault, binding, change) if change is not None else None,
             vault.party_key(party.reveal()) if party is not None else None,
         )  # fmt: skip
     except asyncpg.exceptions.LockNotAvailableError:
         return Begun("busy", None)
-    return Begun(row["outcome"], row["no"]) if row else Begun("over", None)
+    return Begun(row["outcome"], row["no"], row["renewal_s"]) if row else Begun("over", None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,12 @@ class Pairs:
         own: OwnChange | None = None,
         whole: bool = False,
     ) -> Begun:
-        """Begin a change of a binding as it is now, or as it was ``seen``."""
+        """Begin a change of a binding as it is now, or as it was ``seen``; ``whole``: for all that share its line."""
+        binding = seen or await self.show(claim)
+        mates = "SELECT id FROM binding WHERE line_id = $1"
+        sharing = await self.shop.db.fetch(mates, binding.line_id) if whole else []
         return await changes.begin(
-            self.shop.db, VAULT, seen or await self.show(claim), own or OwnChange(), change, whole=whole,
+            self.shop.db, VAULT, binding, own or OwnChange(), change, mates=[row["id"] for row in sharing],
             mode=LockMode.WAIT, lease_s=LEASE_S,
         )  # fmt: skip
 

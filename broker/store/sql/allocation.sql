@@ -7,7 +7,7 @@ SELECT ord, outcome, created_at FROM reserve(
   $21, $22, $23, $24, $25, $26);
 
 -- name: rechoose
-SELECT rechoose($1, make_interval(secs => $2), $3, $4, $5::smallint, $6, make_interval(secs => $7), $8, $9::smallint,
+SELECT rechoose($1, make_interval(secs => $2), $3, $4, $5, $6, make_interval(secs => $7), $8, $9::smallint,
                 $10, $11, $12, $13, $14, $15, $16) AS outcome;
 
 -- name: lines

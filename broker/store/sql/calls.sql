@@ -15,7 +15,7 @@ SELECT ord, ended_at
 FROM settle_ended($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: end_unbound
-SELECT end_unbound($1, $2, $3::smallint, $4) AS ours;
+SELECT end_unbound($1, $2, $3, $4) AS ours;
 
 -- name: take_slots
 SELECT at_s, every_s, granted FROM take_slots($1, $2, $3, $4, make_interval(secs => $5));
