@@ -207,7 +207,7 @@ CREATE TABLE platform_call (
   PRIMARY KEY (pool_id, line_id, no)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE platform_call IS 'One request to the platform, durable until settled. One open call at a time per line.';
-COMMENT ON COLUMN platform_call.token IS 'Raised with every claim: who does not hold the newest token settles nothing.';
+COMMENT ON COLUMN platform_call.token IS 'Raised with every claim: who does not hold the newest token settles nothing. 0 = nobody has had it yet.';
 COMMENT ON COLUMN platform_call.attempt IS 'Times an owner began it; part of what the platform is told, so that an echo names its attempt.';
 COMMENT ON COLUMN platform_call.wanted IS 'What a modify is to make of the line: a or b {key, sealed}, direction, options, ttl_s; absent = unchanged. before: the line as it was, sealed for a row of its own.';
 COMMENT ON COLUMN platform_call.claimable_at IS 'End of the owner''s lease: from then on any instance may take the call over.';

@@ -359,9 +359,9 @@ BEGIN
     RETURNING b.state, b.reason
   ),
   call AS (
-    -- Nobody waits for these: whoever looks for calls without an owner next takes them.
-    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at, wanted)
-    SELECT t.pool_id, t.id, t.calls, t.app_id, CASE WHEN t.step = 'unbind' THEN 'unbind' ELSE 'modify' END,
+    -- Nobody waits for these: whoever looks for calls without an owner next takes them. Token 0 says they have had none.
+    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, token, claimable_at, created_at, wanted)
+    SELECT t.pool_id, t.id, t.calls, t.app_id, CASE WHEN t.step = 'unbind' THEN 'unbind' ELSE 'modify' END, 0,
            clock_timestamp(), v_now, CASE WHEN t.step = 'renew' THEN jsonb_build_object('ttl_s', CASE
              WHEN t.last_end = 'infinity' THEN 0
              ELSE least(ceil(extract(epoch FROM t.last_end - v_now)), 7776000) END) END

@@ -62,8 +62,8 @@ def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCa
         urgency=boottime(),
         subscription_id=found.subscription_id,
         attempt=found.attempt,
-        # Its owner may have sent it in the moment it died.
-        maybe_sent=True,
+        # Its owner may have sent it in the moment it died; the sweep's own calls have had none before.
+        maybe_sent=found.key.token > 1,
         last_unknown_at=boottime(),
         unwanted=found.op != "unbind" and found.line_state == "releasing",
     )
