@@ -51,7 +51,7 @@ def _profile(command: Any) -> Any:
                 "--max-ttl",
                 "max_ttl_s",
                 type=int,
-                help="Longest lifetime in seconds, 60 to 31536000. Binds not yet held to it.",
+                help="Longest lifetime in seconds, 60 to 31536000; below that, none is without end.",
             ),
             click.option("--quarantine", "quarantine_s", type=int, help="Rest in seconds of a party on an X."),
             click.option("--cap", type=int, help="Most live lines on one X."),
@@ -60,11 +60,9 @@ def _profile(command: Any) -> Any:
             click.option(
                 "--recording/--no-recording",
                 default=None,
-                help="Whether calls may be recorded. Stored; not in force yet.",
+                help="Whether calls may be recorded.",
             ),
-            click.option(
-                "--sms/--no-sms", default=None, help="Whether short messages are passed on. Stored; not in force yet."
-            ),
+            click.option("--sms/--no-sms", default=None, help="Whether binds may ask for short messages."),
             click.option("--extension-digits", type=int, help="Digits of an extension, 1 to 4, as at the platform."),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),

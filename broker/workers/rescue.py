@@ -37,8 +37,8 @@ async def rescue(
             dispatch.start(_call(found, vault, lease_until=asked_at + lease_s))
         except SealBroken:
             log.exception("call_unreadable", line=str(found.key.line_id))
-    if claimed:
-        log.info("calls_rescued", calls=len(claimed))
+    if orphans := sum(found.key.token > 1 for found in claimed):
+        log.info("calls_rescued", calls=orphans)
     return len(claimed)
 
 

@@ -170,7 +170,7 @@ async def test_a_call_without_limit_is_no_option(client: Client) -> None:
 
 async def test_braces_and_chinese_are_kept_by_us(client: Client) -> None:
     """user_data and metadata of any characters come back; the platform hears our own mark instead."""
-    a, words = phone(), "{订单} ^1^ ：，"
+    a, words = phone(), "{订单} ^1^ 。"
     created = (await client.bind(a=a, user_data=words, metadata={"城": words})).body
     assert (created["user_data"], created["metadata"]) == (words, {"城": words})
     answer = await client.ask("PATCH", f"/v1/bindings/{created['id']}", {"user_data": words * 2})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.cli.demo import TONE
-from tests.contract.service import Answer, Client, phone
+from tests.contract.service import Answer, Client, eventually, phone
 
 
 async def _ops(client: Client, *parties: str) -> list[str]:
@@ -148,7 +148,13 @@ async def test_nobody_joins_a_line_that_is_not_shared(client: Client) -> None:
 async def test_items_of_a_batch_share(client: Client) -> None:
     """Items of the same pair in one batch share a line; released together they are one unbind."""
     a, b = phone(), phone()
-    items = [{"a": a, "b": b}, {"a": b, "b": a}, {"a": a, "b": phone()}, {"a": a, "b": b}, {"a": a, "b": b, "share": False}]
+    items = [
+        {"a": a, "b": b},
+        {"a": b, "b": a},
+        {"a": a, "b": phone()},
+        {"a": a, "b": b},
+        {"a": a, "b": b, "share": False},
+    ]
     answer = await client.ask("POST", "/v1/bindings:batch", {"items": items})
     assert [item["status"] for item in answer.body["items"]] == [201] * 5, answer.raw
     bound = [item["binding"] for item in answer.body["items"]]
@@ -183,8 +189,7 @@ async def test_joining_a_line_that_is_being_bound(client: Client) -> None:
     a, b = phone(), phone()
     await client.fault("bind", "delay", ms=700, when="before", count=1)
     first = asyncio.create_task(client.bind(a=a, b=b, headers={"Request-Timeout": "20"}))
-    while not await client.fault_hits():
-        await asyncio.sleep(0.02)
+    await eventually(client.fault_hits, "the bind waits at the platform")
     second = await client.bind(a=a, b=b, headers={"Request-Timeout": "20"})
     assert (second.status, (await first).status) == (201, 201)
     assert second.body["line"] == (await first).body["line"]
