@@ -159,6 +159,8 @@ CREATE TABLE binding (
   order_id   text,
   user_data  text,
   metadata   jsonb,
+  moving     uuid,
+  moves      uuid,
   PRIMARY KEY (pool_id, id)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE binding IS 'One order''s claim on a line.';
@@ -166,6 +168,8 @@ COMMENT ON COLUMN binding.reason IS 'Why it ended or failed: released, expired, 
 COMMENT ON COLUMN binding.expires_at IS 'Confirmation + ttl_s; null while pending and for ttl_s 0.';
 COMMENT ON COLUMN binding.version IS 'Raised by every change of the binding or its line, so that two changes never cross.';
 COMMENT ON COLUMN binding.flipped IS 'The order''s A is the line''s B: it shares a line that another order of the pair made the other way round.';
+COMMENT ON COLUMN binding.moving IS 'The row that holds another line for this binding until the platform has confirmed it; it goes there while that is pending.';
+COMMENT ON COLUMN binding.moves IS 'This row is no order''s: it holds a new line for the binding named, and the old one once they have changed places.';
 COMMENT ON COLUMN binding.chosen IS 'Who chose the X and why: the policy and its reason, or that a line was joined.';
 COMMENT ON COLUMN binding.user_data IS 'The order system''s own words. Never sent to the platform.';
 -- Without pool_id: a look-up that named it would fit the primary key's first column too, and a planner that believes the

@@ -263,7 +263,7 @@ BEGIN
   IF result <> 'won' THEN
     RAISE EXCEPTION 'X not available: %', result USING ERRCODE = 'BB002', DETAIL = result;
   END IF;
-  UPDATE binding AS b SET created_at = bound.created_at, version = bound.version, flipped = bound.flipped
+  UPDATE binding AS b SET created_at = bound.created_at, version = bound.version, flipped = bound.flipped, moves = bound.moves
   WHERE b.pool_id = p_pool AND b.id = bound.id;
   -- Who shares the line moves along.
   UPDATE binding AS b SET line_id = p_line, chosen = p_chosen WHERE b.line_id = p_old_line AND b.state = 'pending';

@@ -75,6 +75,8 @@ DECLARE
   v_app integer[];
   v_calls integer[];
   v_state text[];
+  v_moved_pool integer[];
+  v_moved uuid[];
 BEGIN
   WITH call AS (
     UPDATE platform_call AS c
@@ -101,7 +103,6 @@ BEGIN
          array_agg(b.state)
   INTO v_ord, v_pool, v_line, v_app, v_calls, v_state FROM bound AS b;
   -- A new statement: it sees the bindings that joined before the lines were ours.
-  RETURN QUERY
   WITH bound AS MATERIALIZED (
     SELECT u.* FROM unnest(v_ord, v_pool, v_line, v_app, v_calls, v_state) AS u (ord, pool_id, id, app_id, calls, state)
   ),
@@ -109,13 +110,18 @@ BEGIN
     UPDATE binding AS b
     SET state = 'active', expires_at = CASE WHEN b.ttl_s > 0 THEN v_now + b.ttl_s * interval '1 second' END
     FROM bound WHERE b.line_id = bound.id AND bound.state = 'active' AND b.state = 'pending'
+    RETURNING b.pool_id, b.id, b.moves
   ),
   undo AS (
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
     SELECT bound.pool_id, bound.id, bound.calls, bound.app_id, 'unbind', clock_timestamp() + p_lease, v_now
     FROM bound WHERE bound.state = 'releasing'
   )
-  SELECT bound.ord::integer, bound.state, v_now FROM bound;
+  SELECT array_agg(live.pool_id), array_agg(live.id) INTO v_moved_pool, v_moved FROM live WHERE live.moves IS NOT NULL;
+  FOR n IN 1 .. coalesce(array_length(v_moved, 1), 0) LOOP
+    PERFORM finish_move(v_moved_pool[n], v_moved[n]);
+  END LOOP;
+  RETURN QUERY SELECT u.ord::integer, u.state, v_now FROM unnest(v_ord, v_state) AS u (ord, state);
 END
 $$;
 COMMENT ON FUNCTION settle_bound IS

@@ -5,7 +5,7 @@ RETURNS TABLE (pool_id integer, id uuid, app_id integer, state text, reason text
                expires_at timestamptz, ended_at timestamptz, order_id text, user_data text, metadata text, line_id uuid,
                x_id integer, number text, direction text, a_key bigint, b_key bigint, a_sealed bytea, b_sealed bytea,
                subscription_id text, version integer, flipped boolean, shared boolean, joinable boolean, options text,
-               wanted text, change_failed text)
+               wanted text, change_failed text, moving boolean, as_of timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -17,14 +17,16 @@ BEGIN
            SELECT FROM binding AS o WHERE o.line_id = b.line_id AND o.id <> b.id AND o.state IN ('pending', 'active') OFFSET 0),
          l.joinable, l.options, CASE WHEN l.changing THEN (
            SELECT c.wanted::text FROM platform_call AS c WHERE c.pool_id = l.pool_id AND c.line_id = l.id AND c.no = l.calls) END,
-         l.change_failed
+         l.change_failed, b.moving IS NOT NULL AND b.state = 'active' AND EXISTS (
+           SELECT FROM binding AS t WHERE t.pool_id = b.pool_id AND t.id = b.moving AND t.state = 'pending' OFFSET 0), broker_now()
   FROM unnest(p_pool, p_binding) AS i (pool_id, id)
   JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
   JOIN line AS l ON l.pool_id = b.pool_id AND l.id = b.line_id
-  JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id;
+  JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
+  WHERE b.moves IS NULL;
 END
 $$;
-COMMENT ON FUNCTION show_bindings IS 'Bindings with their lines; what does not exist is not returned.';
+COMMENT ON FUNCTION show_bindings IS 'Bindings with their lines; what does not exist, or is no order''s, is not returned.';
 
 CREATE FUNCTION begin_keys(p_app integer[], p_caller integer[], p_key bytea[], p_request bytea[], p_busy_s double precision[])
 RETURNS TABLE (ord integer, token integer, made_pool integer, made_id uuid, same boolean, status smallint, location text,

@@ -98,6 +98,41 @@ $$;
 COMMENT ON FUNCTION join_lines IS
   'Gives each item a binding of its own on a line that lives. Per item: joined (with the binding''s state), gone (the line ended, changes, or is not as the item wants it), superseded (the idempotency key belongs to a twin).';
 
+CREATE FUNCTION moves_now(p_pool integer, p_stand_in uuid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET enable_seqscan = off
+AS $$
+BEGIN
+  RETURN p_stand_in IS NOT NULL AND EXISTS (
+    SELECT FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_stand_in AND b.state = 'pending' OFFSET 0);
+END
+$$;
+COMMENT ON FUNCTION moves_now(integer, uuid) IS 'Whether a binding with this stand-in is on its way to another X.';
+
+CREATE FUNCTION change_own(
+  p_pool integer, p_binding uuid, p_given text[], p_ttl integer, p_user_data text, p_metadata text
+) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+  v_now CONSTANT timestamptz := broker_now();
+BEGIN
+  IF 'ttl_s' = ANY (p_given) THEN
+    UPDATE line AS l SET sweep_at = v_now FROM binding AS b
+    WHERE b.pool_id = p_pool AND b.id = p_binding AND l.pool_id = b.pool_id AND l.id = b.line_id;
+  END IF;
+  UPDATE binding AS b
+  SET version = b.version + 1,
+      ttl_s = CASE WHEN 'ttl_s' = ANY (p_given) THEN p_ttl ELSE b.ttl_s END,
+      expires_at = CASE
+        WHEN b.state <> 'active' OR NOT 'ttl_s' = ANY (p_given) THEN b.expires_at
+        WHEN p_ttl > 0 THEN v_now + p_ttl * interval '1 second' END,
+      user_data = CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE b.user_data END,
+      metadata = CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata::jsonb ELSE b.metadata END
+  WHERE b.pool_id = p_pool AND b.id = p_binding;
+END
+$$;
+COMMENT ON FUNCTION change_own IS 'Changes what is a binding''s own: what p_given names of ttl_s, user_data and metadata.';
+
 CREATE FUNCTION begin_change(
   p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_mates uuid[],
   p_given text[], p_ttl integer, p_user_data text, p_metadata text, p_wanted jsonb, p_new_key bigint
@@ -131,6 +166,7 @@ BEGIN
     WHEN own.id IS NULL OR own.state NOT IN ('pending', 'active') THEN 'over'
     WHEN own.line_id <> held.id THEN 'busy'
     WHEN own.version <> p_version THEN 'stale'
+    WHEN moves_now(own.pool_id, own.moving) THEN 'changing'
     WHEN v_wanted IS NULL THEN NULL
     WHEN held.state <> 'active' OR held.changing THEN 'changing'
     WHEN v_wanted ?| ARRAY['a', 'b', 'direction'] AND EXISTS (
@@ -163,18 +199,7 @@ BEGIN
     UPDATE binding AS b SET version = b.version + 1
     WHERE b.line_id = held.id AND b.id <> own.id AND b.state IN ('pending', 'active');
   END IF;
-  IF 'ttl_s' = ANY (p_given) THEN
-    UPDATE line AS l SET sweep_at = v_now WHERE l.pool_id = p_pool AND l.id = held.id;
-  END IF;
-  UPDATE binding AS b
-  SET version = b.version + 1,
-      ttl_s = CASE WHEN 'ttl_s' = ANY (p_given) THEN p_ttl ELSE b.ttl_s END,
-      expires_at = CASE
-        WHEN b.state <> 'active' OR NOT 'ttl_s' = ANY (p_given) THEN b.expires_at
-        WHEN p_ttl > 0 THEN v_now + p_ttl * interval '1 second' END,
-      user_data = CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE b.user_data END,
-      metadata = CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata::jsonb ELSE b.metadata END
-  WHERE b.pool_id = p_pool AND b.id = p_binding;
+  PERFORM change_own(p_pool, p_binding, p_given, p_ttl, p_user_data, p_metadata);
   RETURN QUERY SELECT CASE WHEN v_wanted IS NULL THEN 'changed' ELSE 'begun' END,
                       CASE WHEN v_wanted IS NOT NULL THEN held.calls + 1 END, renewal_s;
 END
@@ -259,61 +284,72 @@ $$;
 COMMENT ON FUNCTION settle_change IS
   'What became of a modify: done (the replaced party rests for p_rest), refused (p_reason; the new party is barred for p_bar), or null = given up because the line is being released. Returns the line''s state, with releasing an unbind call (no + 1, token 1) is ours to send; null = the call was not ours any more.';
 
-CREATE FUNCTION move_binding(
+CREATE FUNCTION begin_move(
   p_mode text, p_lease interval, p_app integer, p_pool integer, p_binding uuid, p_version integer, p_given text[],
-  p_ttl integer, p_user_data text, p_metadata text, p_x integer, p_cap integer, p_line uuid, p_a bigint, p_b bigint,
-  p_a_sealed bytea, p_b_sealed bytea, p_direction text, p_options text, p_joinable boolean, p_line_ttl integer,
-  p_chosen text
-) RETURNS TABLE (outcome text, old_line uuid, no integer)
+  p_ttl integer, p_user_data text, p_metadata text, p_stand_in uuid, p_x integer, p_cap integer, p_line uuid, p_a bigint,
+  p_b bigint, p_a_sealed bytea, p_b_sealed bytea, p_direction text, p_options text, p_joinable boolean,
+  p_line_ttl integer, p_chosen text
+) RETURNS text
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
-#variable_conflict use_column
 DECLARE
   v_line uuid;
   held record;
   own binding%ROWTYPE;
-  last boolean;
+  v_outcome text;
 BEGIN
   IF lock_parties(ARRAY[p_pool], ARRAY[p_a], ARRAY[p_b], p_mode) <> '{}' THEN
-    RETURN QUERY SELECT 'busy', NULL::uuid, NULL::integer;
-    RETURN;
+    RETURN 'busy';
   END IF;
   SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
   SELECT l.* INTO held FROM line AS l WHERE l.pool_id = p_pool AND l.id = v_line FOR UPDATE;
   SELECT b.* INTO own FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding FOR UPDATE;
-  outcome := CASE
+  v_outcome := CASE
     WHEN own.id IS NULL OR own.state NOT IN ('pending', 'active') THEN 'over'
     WHEN own.line_id <> held.id THEN 'busy'
     WHEN own.version <> p_version THEN 'stale'
-    WHEN held.state <> 'active' OR held.changing THEN 'changing' END;
-  IF outcome IS NOT NULL THEN
-    RETURN QUERY SELECT outcome, held.id, NULL::integer;
-    RETURN;
+    WHEN held.state <> 'active' OR held.changing OR moves_now(own.pool_id, own.moving) THEN 'changing' END;
+  IF v_outcome IS NOT NULL THEN
+    RETURN v_outcome;
   END IF;
-  last := NOT EXISTS (
-    SELECT FROM binding AS o WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active'));
-  -- The binding keeps its id; reserve() inserts a row, so the old one makes room and hands over its fields.
-  DELETE FROM binding AS b WHERE b.pool_id = p_pool AND b.id = own.id;
-  SELECT r.outcome INTO outcome FROM reserve(
+  SELECT r.outcome INTO v_outcome FROM reserve(
     p_mode, p_lease, ARRAY[p_pool], ARRAY[p_x], ARRAY[p_cap], ARRAY[p_app], ARRAY[own.caller_id], ARRAY[p_line],
-    ARRAY[own.id], ARRAY[p_a], ARRAY[p_b], ARRAY[p_a_sealed], ARRAY[p_b_sealed], ARRAY[p_direction], ARRAY[p_options],
-    ARRAY[p_joinable], ARRAY[p_line_ttl], ARRAY[p_ttl], ARRAY[p_chosen], ARRAY[own.order_id],
-    ARRAY[CASE WHEN 'user_data' = ANY (p_given) THEN p_user_data ELSE own.user_data END],
-    ARRAY[CASE WHEN 'metadata' = ANY (p_given) THEN p_metadata ELSE own.metadata::text END],
-    ARRAY[NULL::bytea], ARRAY[NULL::integer], ARRAY[NULL::integer], ARRAY[NULL::boolean]) AS r;
-  IF outcome <> 'won' THEN
-    RAISE EXCEPTION 'X not available: %', outcome USING ERRCODE = 'BB002', DETAIL = outcome;
+    ARRAY[p_stand_in], ARRAY[p_a], ARRAY[p_b], ARRAY[p_a_sealed], ARRAY[p_b_sealed], ARRAY[p_direction], ARRAY[p_options],
+    ARRAY[p_joinable], ARRAY[p_line_ttl], ARRAY[p_line_ttl], ARRAY[p_chosen], ARRAY[NULL::text], ARRAY[NULL::text],
+    ARRAY[NULL::text], ARRAY[NULL::bytea], ARRAY[NULL::integer], ARRAY[NULL::integer], ARRAY[NULL::boolean]) AS r;
+  IF v_outcome <> 'won' THEN
+    RAISE EXCEPTION 'X not available: %', v_outcome USING ERRCODE = 'BB002', DETAIL = v_outcome;
   END IF;
-  UPDATE binding AS b SET created_at = own.created_at, version = own.version + 1
-  WHERE b.pool_id = p_pool AND b.id = own.id;
-  IF last THEN
-    UPDATE line AS l SET state = 'releasing', sweep_at = NULL, calls = l.calls + 1
-    WHERE l.pool_id = p_pool AND l.id = held.id;
-    INSERT INTO platform_call (pool_id, line_id, no, app_id, op, claimable_at, created_at)
-    VALUES (p_pool, held.id, held.calls + 1, p_app, 'unbind', clock_timestamp() + p_lease, broker_now());
-  END IF;
-  RETURN QUERY SELECT 'won', held.id, CASE WHEN last THEN held.calls + 1 END;
+  UPDATE binding AS b SET moves = own.id WHERE b.pool_id = p_pool AND b.id = p_stand_in;
+  PERFORM change_own(p_pool, p_binding, p_given, p_ttl, p_user_data, p_metadata);
+  UPDATE binding AS b SET moving = p_stand_in WHERE b.pool_id = p_pool AND b.id = own.id;
+  RETURN 'won';
 END
 $$;
-COMMENT ON FUNCTION move_binding IS
-  'Gives an active binding another X, with other parties or options: reserves anew and lets go of its old line, which ends if nobody else shares it (then its unbind call (no, token 1) is ours to send, as is the bind of the new line). All or nothing (BB002: that X is not available); over, stale, changing, busy as in begin_change.';
+COMMENT ON FUNCTION begin_move IS
+  'Reserves another X, with other parties or options, for an active binding, which keeps its line until the platform has confirmed the new one: its bind call (no 1, token 1) is ours to send. All or nothing (BB002: that X is not available); over, stale, changing, busy as in begin_change.';
+
+CREATE FUNCTION finish_move(p_pool integer, p_stand_in uuid) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+  stand_in binding%ROWTYPE;
+  own binding%ROWTYPE;
+BEGIN
+  SELECT b.* INTO stand_in FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_stand_in;
+  SELECT b.* INTO own FROM binding AS b WHERE b.pool_id = p_pool AND b.id = stand_in.moves;
+  -- The old line is the older one: in the order in which everybody takes lines.
+  PERFORM FROM line AS l WHERE l.pool_id = p_pool AND l.id = own.line_id FOR UPDATE;
+  UPDATE binding AS b SET line_id = stand_in.line_id, flipped = false, chosen = stand_in.chosen, version = b.version + 1
+  WHERE b.pool_id = p_pool AND b.id = own.id AND b.state = 'active' AND b.line_id = own.line_id;
+  IF FOUND THEN
+    UPDATE binding AS b SET line_id = own.line_id, flipped = own.flipped WHERE b.pool_id = p_pool AND b.id = p_stand_in;
+    UPDATE line AS l SET sweep_at = broker_now() WHERE l.pool_id = p_pool AND l.id = stand_in.line_id;
+  END IF;
+  -- With the old line, or, if the binding has ended meanwhile, with the new one. Nobody waits for the unbind: whoever
+  -- looks for calls without an owner next takes it.
+  PERFORM release_bindings(ARRAY[p_pool], ARRAY[p_stand_in], ARRAY[stand_in.app_id], 'moved', '0');
+END
+$$;
+COMMENT ON FUNCTION finish_move(integer, uuid) IS
+  'The platform has confirmed the line that a stand-in holds: the binding that it moves goes there, and its old line is let go of.';

@@ -269,7 +269,7 @@ async def _foretold(binding: Binding, asked: parse.HandOverRequest, services: Se
     to_key = services.vault.party_key(asked.to.reveal())
     if asked.to in {binding.a, binding.b}:
         return _problem_item(_same(), heard, binding, services)
-    if binding.state != "active" or binding.pending is not None:
+    if binding.state != "active" or binding.moving or binding.pending is not None:
         passing = Conflict("The binding is being bound or changed.", code="change_in_progress", retry_after_s=1)
         return _problem_item(passing, heard, binding, services)
     barred = await services.changer.barred(binding, to_key, kept)

@@ -164,7 +164,7 @@ def _pending(binding: Binding) -> dict[str, Any] | None:
     """Return what a change under way wants; a renewal, which changes nothing that anybody sees, is none."""
     change = binding.pending
     if change is None:
-        return None
+        return {"rebind": True} if binding.moving else None
     wanted: dict[str, Any] = {}
     for role, party in (("a", change.a), ("b", change.b)):
         if party is not None:

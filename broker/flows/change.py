@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from broker.store import changes
 from broker.store.allocation import LockMode, histories
 from broker.store.bindings import Binding
 from broker.store.calls import CallKey
-from broker.store.changes import Begun, Move, Moved, OwnChange
+from broker.store.changes import Begun, Move, OwnChange
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.registry import Pool, Registry
@@ -175,27 +176,27 @@ class Changer:
                 break
             to = Move(
                 x_id=choice.x, cap=app.cap, line_id=new_id(), a=order.a, b=order.b, direction=order.direction,
-                options=order.options.to_text(), joinable=binding.joinable, line_ttl_s=order.line_ttl_s,
-                ttl_s=order.ttl_s, chosen=choice.why,
+                options=order.options.to_text(), joinable=binding.joinable, line_ttl_s=order.line_ttl_s, chosen=choice.why,
             )  # fmt: skip
             asked_at = boottime()
-            moved = await changes.move(
+            outcome = await changes.move(
                 self._db, self._vault, binding, plan.own, to, mode=LockMode.TRY, lease_s=self._lease_s
             )
-            match moved.outcome:
+            match outcome:
                 case "won":
-                    return await self._rebind(binding, order, to, moved, until, lease_until=asked_at + self._lease_s)
+                    return await self._rebind(binding, order, to, until, lease_until=asked_at + self._lease_s)
                 case "busy" | "barred":
                     await asyncio.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - jitter
                 case "full" | "closed":
                     avoid |= 1 << choice.x
-                case outcome:
-                    raise _refusal(outcome)
+                case refused:
+                    raise _refusal(refused)
         raise PoolExhausted("No other X number may be given to this pair now.", extra={"pools": [pool.name]})
 
     async def _rebind(
-        self, binding: Binding, order: BindOrder, to: Move, moved: Moved, until: Wait, *, lease_until: float
+        self, binding: Binding, order: BindOrder, to: Move, until: Wait, *, lease_until: float
     ) -> Binding:
+        """Bind the new X; the binding goes there with the confirmation, and keeps the old one if there is none."""
         bind = PlatformCall(
             key=CallKey(binding.pool_id, to.line_id, 1, 1),
             op="bind",
@@ -215,18 +216,6 @@ class Changer:
         if until.wait and not self._dispatch.leaving:
             bind.done = asyncio.get_running_loop().create_future()
         self._dispatch.start(bind)
-        if moved.unbind_no is not None:
-            self._dispatch.start(
-                replace(
-                    bind,
-                    key=CallKey(binding.pool_id, binding.line_id, moved.unbind_no, 1),
-                    op="unbind",
-                    x_id=binding.x_id,
-                    x=binding.x,
-                    subscription_id=binding.subscription_id,
-                    done=None,
-                )
-            )
         outcome = await settled(bind.done, deadline=until.deadline)
         if isinstance(outcome, Failed):
             raise problem_of(outcome)
@@ -250,11 +239,20 @@ def _order(binding: Binding, plan: Plan, pool: Pool, vault: Vault) -> BindOrder:
         a_key=a_key,
         b_key=b_key,
         pools=(pool,),
-        ttl_s=plan.own.ttl_s if "ttl_s" in plan.own.given and plan.own.ttl_s is not None else binding.ttl_s,
+        ttl_s=_ttl_left(binding, plan),
         direction=change.direction or binding.direction,
         policy=pool.app.policy,
         options=options,
     )
+
+
+def _ttl_left(binding: Binding, plan: Plan) -> int:
+    """Return how long the binding lasts from now on, in seconds; 0 = without end."""
+    if "ttl_s" in plan.own.given:
+        return plan.own.ttl_s or 0
+    if binding.expires_at is None:
+        return 0
+    return max(math.ceil((binding.expires_at - binding.as_of).total_seconds()), 1)
 
 
 def _refusal(outcome: str) -> Exception:

@@ -23,7 +23,7 @@ class Binding:
     """A binding with its line, as its order sees it: A, B, direction and tones are the order's, whatever the line's.
 
     ``shared``: other live bindings are on its line. ``pending``: the change that is under way.
-    ``change_failed``: why the last one was not made. ``version`` rises with every change.
+    ``moving``: to another X. ``as_of``: when it was read, by the clock of its times. ``change_failed``: why the last one was not made. ``version`` rises with every change.
     """
 
     pool_id: int
@@ -54,6 +54,8 @@ class Binding:
     joinable: bool
     pending: LineChange | None
     change_failed: str | None
+    moving: bool
+    as_of: datetime
 
 
 async def show(db: Database, vault: Vault, keys: Sequence[tuple[int, UUID]]) -> dict[tuple[int, UUID], Binding]:
@@ -101,6 +103,8 @@ def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
         joinable=row["joinable"],
         pending=pending,
         change_failed=row["change_failed"],
+        moving=row["moving"],
+        as_of=row["as_of"],
     )
 
 

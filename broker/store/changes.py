@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from broker.domain.change import LineChange
+from broker.domain.ids import new_id
 from broker.domain.phone import PhoneNumber
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding
@@ -103,39 +104,34 @@ class Move:
     options: str | None
     joinable: bool
     line_ttl_s: int
-    ttl_s: int
     chosen: str
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """``outcome``: won; over, stale, changing; or why not this X. ``unbind_no``: the old line's call, ours to send."""
-
-    outcome: str
-    unbind_no: int | None = None
 
 
 async def move(
     db: Database, vault: Vault, binding: Binding, own: OwnChange, to: Move, *, mode: LockMode, lease_s: float
-) -> Moved:
-    """Give ``binding`` a line of its own on another X."""
+) -> str:
+    """Reserve another X for ``binding``, which goes there when the platform has confirmed it.
+
+    Returns ``won`` (the new line's bind, no 1, token 1, is ours to send), ``over``, ``stale``, ``changing``, or why not
+    this X.
+    """
     a, b = to.a.reveal(), to.b.reveal()
     try:
         row = await db.fetchrow(
             statements("changes")["move"],
             mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, list(own.given),
-            to.ttl_s, own.user_data, own.metadata, to.x_id, to.cap, to.line_id, vault.party_key(a), vault.party_key(b),
+            own.ttl_s, own.user_data, own.metadata, new_id(), to.x_id, to.cap, to.line_id, vault.party_key(a), vault.party_key(b),
             vault.seal("line", "a", binding.pool_id, to.line_id, a),
             vault.seal("line", "b", binding.pool_id, to.line_id, b),
             to.direction, to.options, to.joinable, to.line_ttl_s, to.chosen,
         )  # fmt: skip
     except asyncpg.exceptions.LockNotAvailableError:
-        return Moved("busy")
+        return "busy"
     except asyncpg.PostgresError as error:
         if error.sqlstate in {"BB001", "BB002"}:
-            return Moved(str(error.detail) if error.sqlstate == "BB002" else "busy")
+            return str(error.detail) if error.sqlstate == "BB002" else "busy"
         raise
-    return Moved(row["outcome"], row["no"]) if row else Moved("over")
+    return str(row["outcome"]) if row else "over"
 
 
 def _wanted(vault: Vault, binding: Binding, change: LineChange) -> str:

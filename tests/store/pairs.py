@@ -11,7 +11,7 @@ from broker.store import bindings, calls, changes, sharing
 from broker.store.allocation import Claim, LockMode
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.calls import CallKey, Ended, Swept
-from broker.store.changes import Begun, Changed, Move, Moved, OwnChange
+from broker.store.changes import Begun, Changed, Move, OwnChange
 from broker.store.crypto import DataKey, Vault
 from tests.store.shop import LEASE_S, QUARANTINE_S, Shop
 
@@ -101,13 +101,13 @@ class Pairs:
         )  # fmt: skip
         return await changes.settle(self.shop.db, item, lease_s=LEASE_S)
 
-    async def move(self, claim: Claim, x: int, *, b: str = B, seen: Binding | None = None) -> tuple[Moved, Claim]:
+    async def move(self, claim: Claim, x: int, *, b: str = B, seen: Binding | None = None) -> tuple[str, Claim]:
         """Give a binding another X; what became of it, and its claim on the new line."""
         binding = seen or await self.show(claim)
         new = self.claim(A, b, x)._replace(binding_id=claim.binding_id)
         to = Move(
             x_id=x, cap=500, line_id=new.line_id, a=PhoneNumber(A), b=PhoneNumber(b), direction="both", options=None,
-            joinable=True, line_ttl_s=3600, ttl_s=3600, chosen="pack:unused_coolest",
+            joinable=True, line_ttl_s=3600, chosen="pack:unused_coolest",
         )  # fmt: skip
         moved = await changes.move(self.shop.db, VAULT, binding, OwnChange(), to, mode=LockMode.WAIT, lease_s=LEASE_S)
         return moved, new
