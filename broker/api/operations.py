@@ -85,7 +85,8 @@ CREATE = Operation(
     description=(
         "Chooses an X, tells the platform, and answers when the platform has confirmed. If that takes longer than"
         " `Request-Timeout`, or with `Prefer: respond-async`, the answer is 202: the binding is committed and will be"
-        " confirmed or fail; look at its `Location`."
+        " confirmed or fail; look at its `Location`. A pair that has a live line in the same pool with the same options"
+        " shares it: the same `x` and `line`, an `id` and lifetime of its own, `shared: true`."
     ),
     request=parse.BindRequest,
     example={"a": "+8613900000001", "b": "+8613900000002", "area_code": "0755", "ttl_s": 3600, "order_id": "order-1"},

@@ -102,9 +102,23 @@ PoolName = Annotated[str, Field(min_length=1, max_length=63)]
 AreaCode = Annotated[str, Field(min_length=3, max_length=4)]
 
 
-ToneName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
-CallMinutes = Annotated[int, Field(ge=0, le=_LONGEST_CALL_MIN)]
-UserData = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_storable)]
+ToneName = Annotated[
+    str,
+    Field(min_length=1, max_length=128, description="A voice file that the platform has approved for the app."),
+    AfterValidator(_storable),
+]
+CallMinutes = Annotated[
+    int, Field(ge=0, le=_LONGEST_CALL_MIN, description="A call is cut after so many minutes; 0 = no limit.")
+]
+UserData = Annotated[
+    str,
+    Field(min_length=1, max_length=1024, description="Yours, any characters. Kept by us, never sent to the platform."),
+    AfterValidator(_storable),
+]
+OnConflict = Annotated[
+    Literal["refuse", "rebind"],
+    Field(description="Where this X or line cannot take the change: answer 409, or give the binding another X."),
+]
 
 
 class Recording(BaseModel):
@@ -146,8 +160,8 @@ class BindRequest(BaseModel):
     last_minute_tone: ToneName | None = None
     sms: bool | None = None
     tones: Tones | None = None
-    share: bool = True
-    explain: bool = False
+    share: Annotated[bool, Field(description="Whether it may share a line with other orders of its pair.")] = True
+    explain: Annotated[bool, Field(description="Whether the answer has `explanation`: why this X.")] = False
 
 
 _BIND = TypeAdapter(BindRequest)
@@ -221,7 +235,7 @@ class BatchReleaseRequest(BaseModel):
 
 
 class RecordingPatch(BaseModel):
-    """What changes of the recording; absent = unchanged, null = no tone."""
+    """What changes of the recording; absent = unchanged, null = none."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -245,7 +259,7 @@ class ChangeRequest(BaseModel):
     tones: Tones | None = None
     user_data: UserData | None = None
     metadata: dict[str, Any] | None = None
-    on_conflict: Literal["refuse", "rebind"] = "refuse"
+    on_conflict: OnConflict = "refuse"
 
 
 class HandOverRequest(BaseModel):
@@ -253,10 +267,10 @@ class HandOverRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
-    from_: Annotated[Phone, Field(alias="from")]
-    to: Phone
-    dry_run: bool = False
-    on_conflict: Literal["refuse", "rebind"] = "refuse"
+    from_: Annotated[Phone, Field(alias="from", description="Who hands over.")]
+    to: Annotated[Phone, Field(description="Who takes over.")]
+    dry_run: Annotated[bool, Field(description="Only tell what would be done.")] = False
+    on_conflict: OnConflict = "refuse"
 
 
 class ListRequest(BaseModel):
