@@ -112,9 +112,11 @@ class Pairs:
         moved = await changes.move(self.shop.db, VAULT, binding, OwnChange(), to, mode=LockMode.WAIT, lease_s=LEASE_S)
         return moved, new
 
-    async def end(self, claim: Claim, no: int, *, state: str = "released", reason: str = "released") -> bool:
+    async def end(
+        self, claim: Claim, no: int, *, state: str = "released", reason: str = "released", token: int = 1
+    ) -> bool:
         """Settle the end of a line by call ``no``."""
-        item = Ended(CallKey(claim.pool_id, claim.line_id, no, 1), 1, state, reason, QUARANTINE_S, "done", 200, "0")
+        item = Ended(CallKey(claim.pool_id, claim.line_id, no, token), 1, state, reason, QUARANTINE_S, "done", 200, "0")
         return (await calls.settle_ended(self.shop.db, [item]))[0] is not None
 
     async def sweep(self) -> Swept:

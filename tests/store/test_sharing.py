@@ -278,7 +278,7 @@ async def test_each_binding_ends_in_its_time_and_the_line_is_renewed_for_the_lon
     assert await pairs.sweep() == (0, 0, 1)
     assert await pairs.open_calls(short) == [(2, "modify")]
     assert await shop.wrong_books() == []
-    assert await pairs.settle(short, 2, done=True) == "active"
+    assert await pairs.settle(short, 2, done=True, token=0) == "active"
     line = await shop.row("line", short.line_id)
     assert (await pairs.show(long)).expires_at is not None
     assert line["expires_at"] >= (await shop.row("binding", long.binding_id))["expires_at"]
@@ -304,7 +304,7 @@ async def test_a_line_that_outlives_its_bindings_is_unbound(pairs: Pairs) -> Non
     assert await pairs.sweep() == (1, 0, 0)
     assert (await pairs.show(short)).state == "releasing"
     assert await pairs.open_calls(long) == [(2, "unbind")]
-    assert await pairs.end(long, 2)
+    assert await pairs.end(long, 2, token=0)
     binding = await pairs.show(short)
     assert (binding.state, binding.reason) == ("released", "expired")
     assert await shop.wrong_books() == []
@@ -320,12 +320,12 @@ async def test_a_refused_renewal_is_tried_again_while_somebody_needs_it(pairs: P
     assert await pairs.sweep() == (0, 0, 1)
     await shop.advance(11)
     assert await pairs.sweep() == (0, 0, 0)
-    assert await pairs.settle(short, 2, done=False) == "active"
+    assert await pairs.settle(short, 2, done=False, token=0) == "active"
     assert await pairs.sweep() == (0, 0, 0)
     await shop.advance(61)
     assert await pairs.sweep() == (0, 0, 1)
     assert await pairs.open_calls(short) == [(3, "modify")]
-    assert await pairs.settle(short, 3, done=True) == "active"
+    assert await pairs.settle(short, 3, done=True, token=0) == "active"
     assert (await shop.row("line", short.line_id))["expires_at"] is None
     assert await shop.wrong_books() == []
 
