@@ -382,7 +382,9 @@ async def test_everything_at_once_leaves_clean_books(shop: Shop, database_url: s
                 case "modify", good:
                     note(f"settle {await pairs.settle(own, row['no'], good, token=row['token'])}")
                 case op, _:
-                    await pairs.end(own, row["no"], state="released" if op == "unbind" else "failed")
+                    await pairs.end(
+                        own, row["no"], state="released" if op == "unbind" else "failed", token=row["token"]
+                    )
 
     async def player() -> None:
         for _ in range(60):
