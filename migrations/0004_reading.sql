@@ -19,8 +19,9 @@ BEGIN
            SELECT c.wanted::text FROM platform_call AS c WHERE c.pool_id = l.pool_id AND c.line_id = l.id AND c.no = l.calls) END,
          l.change_failed, b.moving IS NOT NULL AND b.state = 'active' AND EXISTS (
            SELECT FROM binding AS t WHERE t.pool_id = b.pool_id AND t.id = b.moving AND t.state = 'pending' OFFSET 0), broker_now()
+  -- OFFSET 0: whatever the planner believes, the bindings are looked up first, by their key.
   FROM unnest(p_pool, p_binding) AS i (pool_id, id)
-  JOIN binding AS b ON b.pool_id = i.pool_id AND b.id = i.id
+  CROSS JOIN LATERAL (SELECT m.* FROM binding AS m WHERE m.pool_id = i.pool_id AND m.id = i.id OFFSET 0) AS b
   JOIN line AS l ON l.pool_id = b.pool_id AND l.id = b.line_id
   JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
   WHERE b.moves IS NULL;

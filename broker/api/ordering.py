@@ -101,8 +101,8 @@ def options_of(asked: parse.BindRequest) -> CallOptions:
     )
 
 
-def options_errors(options: CallOptions, app: App) -> list[FieldError]:
-    """Return what is wrong with the options of an order or a change of the app's."""
+def options_errors(options: CallOptions, app: App, was: CallOptions = DEFAULT) -> list[FieldError]:
+    """Return what is wrong with the options of an order of the app's, or of a change from what they were."""
     if options == DEFAULT:
         return []
     tones = {
