@@ -53,7 +53,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What is certain about one binding: it held its X from ``since`` (answered) to ``until`` (earliest end)."""
+    """What is certain about one binding: it held its X from ``since`` (answered) to ``until`` (earliest end).
+
+    ``rests``: it ended, so both parties rest; a change keeps one of them, for whom the counterpart only becomes another.
+    """
 
     binding: str
     a: str
@@ -62,6 +65,7 @@ class Holding:
     since: float
     until: float
     line: str | None = None
+    rests: bool = True
 
     def counterpart(self, party: str) -> str:
         """Return the other one."""
@@ -101,11 +105,11 @@ def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]
     A change ends what was held when it was asked for, and begins what it was answered with; so who is replaced, or
     comes in, is certainly behind X only outside of it. Also return the bindings whose answers contradict each other.
     """
-    ended: dict[str, list[float]] = {}
+    ended: dict[str, list[tuple[float, bool]]] = {}
     begun: dict[str, float] = {}
     for event in operations:
         if event.op != "bind" and event.binding is not None and event.outcome != "refused":
-            ended.setdefault(event.binding, []).append(event.invoked)
+            ended.setdefault(event.binding, []).append((event.invoked, event.op == "release"))
         elif event.op == "bind" and event.key is not None:
             begun[event.key] = min(event.invoked, begun.get(event.key, _NEVER))
     held: dict[str, Holding] = {}
@@ -117,9 +121,9 @@ def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]
         started = begun.get(event.key, event.invoked) if event.key is not None else event.invoked
         # Its lifetime counts from the confirmation, which came after the first request was made.
         expiry = started + event.ttl_s if event.ttl_s else _NEVER
-        later = (at for at in ended.get(event.binding, ()) if event.op == "bind" or at > event.invoked)
-        until = min(min(later, default=_NEVER), expiry)
-        holding = Holding(event.binding, event.a, event.b, event.x, event.done, until, event.line)
+        later = (end for end in ended.get(event.binding, ()) if event.op == "bind" or end[0] > event.invoked)
+        until, rests = min(min(later, default=(_NEVER, True)), (expiry, True))
+        holding = Holding(event.binding, event.a, event.b, event.x, event.done, until, event.line, rests)
         if event.op == "change":
             changed.append(holding)
             continue
@@ -146,8 +150,8 @@ def _register(party: str, found: list[Holding], quarantine_s: float, *, sharing:
             same = earlier.counterpart(party) == later.counterpart(party)
             if same and sharing:
                 continue
-            rest = 0.0 if same else rest_s
-            if later.since >= earlier.until + rest or earlier.since >= later.until + rest:
+            rest, other_rest = (rest_s if not same and one.rests else 0.0 for one in (earlier, later))
+            if later.since >= earlier.until + rest or earlier.since >= later.until + other_rest:
                 continue
             where = f"party {mask(party)} on X {mask(later.x)}"
             if later.since < earlier.until:

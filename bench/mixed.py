@@ -224,10 +224,12 @@ class Mixed:
         await self._patch(http, order, patch, chance)
 
     def _may_become(self, order: _Order, a: str, b: str, *, rebind: bool) -> None:
-        for one in [one for one in order.maybe if one.open]:
-            one.lingers = one.lingers or rebind
-            if one.a != a or one.b != b:
-                order.maybe.append(self._possible.add(None if rebind else one.x, a, b, now()))
+        known = {(one.x, one.a, one.b) for one in order.maybe if one.open}
+        for one in order.maybe:
+            one.lingers = one.lingers or (rebind and one.open)
+        for x in {None} if rebind else {x for x, _, _ in known}:
+            if (x, a, b) not in known:
+                order.maybe.append(self._possible.add(x, a, b, now()))
 
     async def _patch(
         self, http: aiohttp.ClientSession, order: _Order, patch: dict[str, object], chance: random.Random
@@ -411,6 +413,7 @@ async def _measure(options: argparse.Namespace) -> int:
     began = time.monotonic()
     os.environ.setdefault("BROKER_LEASE_S", "6")
     os.environ.setdefault("BROKER_RESCUE_INTERVAL_S", "0.5")
+    os.environ.setdefault("BROKER_PLATFORM_ABSENCE_S", "5")
     async with running(options.workers) as stack:
         shape = Shape(pools=1, numbers=options.numbers, cap=40, quarantine_s=options.quarantine)
         scenario = await prepare(stack, shape)
@@ -435,8 +438,8 @@ async def _measure(options: argparse.Namespace) -> int:
     return 1 if violations else 0
 
 
-#: An unknown modify is settled a minute after its last attempt, and whoever asks for it may be killed on the way.
-_QUIET_S = 180.0
+#: Calls of killed workers are taken over, and an unknown modify is settled only when none can come late.
+_QUIET_S = 60.0
 
 
 def main() -> int:
