@@ -55,7 +55,7 @@ class Operation:
 class Holding:
     """What is certain about one binding: it held its X from ``since`` (answered) to ``until`` (earliest end).
 
-    ``rests``: it ended, so both parties rest; a change keeps one of them, for whom the counterpart only becomes another.
+    ``rests``: it ended, so both parties rest; a change keeps one of them, who only gets another counterpart.
     """
 
     binding: str
@@ -112,6 +112,9 @@ def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]
             ended.setdefault(event.binding, []).append((event.invoked, event.op == "release"))
         elif event.op == "bind" and event.key is not None:
             begun[event.key] = min(event.invoked, begun.get(event.key, _NEVER))
+    # Of a line that was changed somebody stays, and may be back at once with whom they had last, unseen by us.
+    asked = {event.binding for event in operations if event.op == "change" and event.x is None}
+    unsteady = {event.line for event in operations if event.line is not None and event.binding in asked}
     held: dict[str, Holding] = {}
     changed: list[Holding] = []
     violations: list[str] = []
@@ -123,7 +126,16 @@ def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]
         expiry = started + event.ttl_s if event.ttl_s else _NEVER
         later = (end for end in ended.get(event.binding, ()) if event.op == "bind" or end[0] > event.invoked)
         until, rests = min(min(later, default=(_NEVER, True)), (expiry, True))
-        holding = Holding(event.binding, event.a, event.b, event.x, event.done, until, event.line, rests)
+        holding = Holding(
+            event.binding,
+            event.a,
+            event.b,
+            event.x,
+            event.done,
+            until,
+            event.line,
+            rests and event.line not in unsteady,
+        )
         if event.op == "change":
             changed.append(holding)
             continue

@@ -96,13 +96,13 @@ class Mixed:
     async def run(self) -> None:
         """Work until so many calls were placed, at most so long."""
         self._end = now() + self.seconds
-        chance = random.Random(self.seed)  # noqa: S311 - load, not secrets
+        chance = random.Random(self.seed)
         groups = [_group(number) for number in range(self.groups)]
         async with aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
             connector=aiohttp.TCPConnector(limit=3 * self.groups), timeout=aiohttp.ClientTimeout(total=30),
         ) as http, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=self.placers)) as console:  # fmt: skip
-            chances = iter(lambda: random.Random(chance.random()), None)  # noqa: S311
+            chances = iter(lambda: random.Random(chance.random()), None)
             await asyncio.gather(
                 *(self._binder(http, group, next(chances)) for group in groups),
                 *(self._changer(http, group, next(chances)) for group in groups),
@@ -133,7 +133,7 @@ class Mixed:
         self, http: aiohttp.ClientSession, what: str, path: str, body: object, key: str
     ) -> tuple[int, dict[str, Any]]:
         """Repeat a request under its key until it has an answer that says what was done."""
-        status, told = 0, {}
+        status, told = 0, dict[str, Any]()
         for _ in range(_TRIES):
             status, told = await self._ask(http, what, "POST", path, body, **{"Idempotency-Key": key})
             if 200 <= status < _FAILING and told.get("code") not in {"idempotency_in_progress", "rate_limited"}:
@@ -179,7 +179,7 @@ class Mixed:
             found = [await self._until_told(http, "bind", "/v1/bindings", items[0], key)]
         for order, (status, binding) in zip(orders, found, strict=True):
             # Handed over meanwhile, by its pair's line: who holds what is told by the next look.
-            certain = status == 201 and seen == group.hand_overs and not seen % 2  # noqa: PLR2004
+            certain = status == 201 and seen == group.hand_overs and not seen % 2
             outcome: Outcome = "ok" if certain else "refused" if 400 <= status < _FAILING else "unknown"
             order.binding = binding.get("id") if status in {201, 202} else None
             self.operations.append(
@@ -212,13 +212,11 @@ class Mixed:
                 await self._look(http, group, one)
             group.orders[:] = [one for one in group.orders if not one.over]
 
-    async def _replace(
-        self, http: aiohttp.ClientSession, group: _Group, order: _Order, chance: random.Random
-    ) -> None:
+    async def _replace(self, http: aiohttp.ClientSession, group: _Group, order: _Order, chance: random.Random) -> None:
         role = chance.choice("ab")
         new = group.other(order, role, chance)
         rebind = chance.random() < 0.3
-        patch = {role: new, **({"on_conflict": "rebind"} if rebind else {})}
+        patch: dict[str, object] = {role: new, **({"on_conflict": "rebind"} if rebind else {})}
         for a, b in _pairs(order):
             self._may_become(order, *((new, b) if role == "a" else (a, new)), rebind=rebind)
         await self._patch(http, order, patch, chance)
@@ -274,7 +272,7 @@ class Mixed:
         else:
             statuses = [(await self._ask(http, "release", "DELETE", f"/v1/bindings/{orders[0].binding}"))[0]]
         for order, status in zip(orders, statuses, strict=True):
-            done = status == 200  # noqa: PLR2004
+            done = status == 200
             self.operations.append(
                 Operation("release", "ok" if done else "unknown", invoked, now(), order.binding, status=status)
             )
@@ -292,7 +290,7 @@ class Mixed:
             return
         seen, invoked = group.hand_overs, now()
         status, told = await self._ask(http, "look", "GET", f"/v1/bindings/{order.binding}")
-        if status != 200 or seen != group.hand_overs:  # noqa: PLR2004
+        if status != 200 or seen != group.hand_overs:
             return
         if told["state"] not in _LIVE:
             self._is_over(order)
@@ -319,9 +317,7 @@ class Mixed:
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
-    async def _placer(
-        self, console: aiohttp.ClientSession, groups: Sequence[_Group], chance: random.Random
-    ) -> None:
+    async def _placer(self, console: aiohttp.ClientSession, groups: Sequence[_Group], chance: random.Random) -> None:
         while self._working:
             live = [order for order in chance.choice(groups).orders if any(one.x for one in order.maybe)]
             if not live:
@@ -354,9 +350,7 @@ class Mixed:
 def _group(number: int) -> _Group:
     # Masked phones show four digits: those of a group differ in them.
     first = f"+86138{number:04d}"
-    return _Group(
-        tuple(f"{first}{1000 + n}" for n in range(3)), tuple(f"{first}{2000 + n}" for n in range(5))
-    )
+    return _Group(tuple(f"{first}{1000 + n}" for n in range(3)), tuple(f"{first}{2000 + n}" for n in range(5)))
 
 
 def _pairs(order: _Order) -> set[tuple[str, str]]:
@@ -365,15 +359,14 @@ def _pairs(order: _Order) -> set[tuple[str, str]]:
 
 
 def _own_patch(chance: random.Random) -> dict[str, object]:
-    return chance.choice(
-        (
-            {"ttl_s": chance.choice((60, 900, 7200))},
-            {"recording": {"enabled": chance.random() < 0.5}},
-            {"max_call_minutes": chance.choice((0, 30, 60))},
-            {"sms": chance.random() < 0.5},
-            {"user_data": "words"},
-        )
+    patches: tuple[dict[str, object], ...] = (
+        {"ttl_s": chance.choice((60, 900, 7200))},
+        {"recording": {"enabled": chance.random() < 0.5}},
+        {"max_call_minutes": chance.choice((0, 30, 60))},
+        {"sms": chance.random() < 0.5},
+        {"user_data": "words"},
     )
+    return chance.choice(patches)
 
 
 def _left(told: dict[str, Any]) -> float:

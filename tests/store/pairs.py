@@ -92,7 +92,7 @@ class Pairs:
         return begun.no
 
     async def settle(
-        self, claim: Claim, no: int, done: bool | None, *, token: int = 1, bar_s: float = 0.0
+        self, claim: Claim, no: int, *, done: bool | None, token: int = 1, bar_s: float = 0.0
     ) -> str | None:
         """Settle a modify."""
         item = Changed(
