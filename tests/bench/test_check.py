@@ -26,6 +26,7 @@ class _World:
             "pool_id": POOL, "id": LINE, "state": "active", "seat": 3, "x_id": 7, "number": X, "a_key": a, "b_key": b,
             "a_sealed": VAULT.seal("line", "a", POOL, LINE, A), "b_sealed": VAULT.seal("line", "b", POOL, LINE, B),
             "subscription_id": "sub-1", "confirmed_at": datetime.now(UTC), "expires_at": None, "cap": 10,
+            "direction": "both", "options": None, "calls": 1,
         }  # fmt: skip
         self.slots = [
             {"pool_id": POOL, "x_id": 7, "party_key": own, "counterpart_key": other, "line_id": LINE}
@@ -37,7 +38,17 @@ class _World:
         self.more_lines: dict[UUID, dict[str, Any]] = {}
 
     def at_platform(self, **other: Any) -> dict[str, Any]:
-        held = {"subscription_id": "sub-1", "x": X, "a": A, "b": B, "app_key": APP, "user_data": f"{LINE.hex}.1"}
+        held = {
+            "subscription_id": "sub-1",
+            "x": X,
+            "a": A,
+            "b": B,
+            "app_key": APP,
+            "user_data": f"{LINE.hex}.1",
+            "call_direction": 0,
+            "max_duration": 0,
+            "extras": None,
+        }
         return {**held, **other}
 
     def row(self, seq: int, op: str, **other: Any) -> dict[str, Any]:
@@ -81,6 +92,8 @@ def test_a_released_line_in_all_books_passes(world: _World) -> None:
             "does not hold sub-1",
             id="lost at the platform",
         ),
+        pytest.param(lambda w: w.live[0].update(call_direction=1), "is to have", id="another direction"),
+        pytest.param(lambda w: w.live[0].update(extras={"recordFlag": "true"}), "is to have", id="other options"),
         pytest.param(
             lambda w: w.live[0].update(b=C) or w.ledger[0].update(b=C), "bound differently", id="a stranger behind X"
         ),
