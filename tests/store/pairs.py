@@ -113,7 +113,7 @@ class Pairs:
         return moved, new
 
     async def end(
-        self, claim: Claim, no: int, *, state: str = "released", reason: str = "released", token: int = 1
+        self, claim: Claim, no: int, *, token: int = 1, state: str = "released", reason: str = "released"
     ) -> bool:
         """Settle the end of a line by call ``no``."""
         item = Ended(CallKey(claim.pool_id, claim.line_id, no, token), 1, state, reason, QUARANTINE_S, "done", 200, "0")

@@ -371,13 +371,13 @@ class _Game:
             elif op == "modify":
                 await self.pairs.settle(own, no, done=good, token=token)
             else:
-                await self.pairs.end(own, no, state="released" if op == "unbind" else "failed")
+                await self.pairs.end(own, no, token=token, state="released" if op == "unbind" else "failed")
 
 
 async def test_everything_at_once_leaves_clean_books(shop: Shop) -> None:
     """Joins, changes, settles, releases and sweeps of a few pairs, on parallel connections: never a wrong book."""
     await shop.test_clock()
-    game = _Game(shop, await Pairs(shop).active(*_PHONES[:2], ttl_s=600))
+    game = _Game(shop, await Pairs(shop).active(_PHONES[0], _PHONES[1], ttl_s=600))
     async with asyncio.timeout(50):
         await asyncio.gather(*(game.play() for _ in range(5)))
         while await shop.value("SELECT count(*) FROM platform_call WHERE state = 'open'"):
