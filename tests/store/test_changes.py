@@ -143,7 +143,7 @@ async def test_one_change_at_a_time(pairs: Pairs) -> None:
     claim = await pairs.active()
     await pairs.begun(claim, b_becomes(C))
     assert (await pairs.begin(claim, b_becomes(D))).outcome == "changing"
-    assert (await pairs.move(claim, 1))[0].outcome == "changing"
+    assert (await pairs.move(claim, 1))[0] == "changing"
     own = OwnChange(frozenset({"user_data", "ttl_s"}), 60, "new words", None)
     assert (await pairs.begin(claim, None, own=own)).outcome == "changed"
     shown = await pairs.show(claim)
@@ -160,10 +160,10 @@ async def test_a_pending_or_ended_binding_is_not_changed(pairs: Pairs) -> None:
     own = OwnChange(frozenset({"user_data"}), None, "x", None)
     assert (await pairs.begin(claim, None, own=own)).outcome == "changed"
     assert (await pairs.begin(claim, b_becomes(C), seen=seen)).outcome == "stale"
-    assert (await pairs.move(claim, 1, seen=seen))[0].outcome == "stale"
+    assert (await pairs.move(claim, 1, seen=seen))[0] == "stale"
     await pairs.release(claim)
     assert (await pairs.begin(claim, b_becomes(C))).outcome == "over"
-    assert (await pairs.move(claim, 1))[0].outcome == "over"
+    assert (await pairs.move(claim, 1))[0] == "over"
 
 
 @pytest.mark.parametrize("known", [True, False, None], ids=["done", "refused", "given up"])
@@ -219,26 +219,58 @@ async def test_who_lost_the_call_settles_nothing(pairs: Pairs) -> None:
 
 
 async def test_a_move_takes_its_binding_only(pairs: Pairs) -> None:
-    """Shared: the others stay; alone: the old line ends. All or nothing if the X cannot be had."""
+    """It keeps its X until the new one is confirmed. Shared: the others stay; alone: the old line ends then."""
     shop = pairs.shop
     claim = await pairs.active()
     other = await pairs.joined(claim)
     moved, new = await pairs.move(claim, 1, b=C)
-    assert (moved.outcome, moved.unbind_no) == ("won", None)
-    assert _seen(await pairs.show(claim)) == (A, C, "pending")
-    assert _seen(await pairs.show(other)) == (A, B, "active")
+    assert moved == "won"
+    before_it = await pairs.show(claim)
+    assert (_seen(before_it), before_it.x_id, before_it.moving) == ((A, B, "active"), 0, True)
+    assert (await pairs.begin(claim, b_becomes(D))).outcome == "changing"
     assert await shop.wrong_books() == []
     assert await shop.bind(new) is not None
+    after_it = await pairs.show(claim)
+    assert (_seen(after_it), after_it.x_id, after_it.moving) == ((A, C, "active"), 1, False)
+    assert after_it.expires_at == before_it.expires_at
+    assert (_seen(await pairs.show(other)), await pairs.open_calls(claim)) == ((A, B, "active"), [])
     await pairs.active(B, D, x=2)
     before = await shop.contents()
-    assert (await pairs.move(other, 2))[0].outcome == "barred"
+    assert (await pairs.move(other, 2))[0] == "barred"
     assert await shop.contents() == before
-    moved, _ = await pairs.move(other, 3)
-    assert (moved.outcome, moved.unbind_no) == ("won", 2)
+    moved, new = await pairs.move(other, 3)
+    assert moved == "won"
+    assert await shop.bind(new) is not None
     assert await pairs.open_calls(claim) == [(2, "unbind")]
     assert await shop.wrong_books() == []
     assert await pairs.end(claim, 2)
     assert await shop.wrong_books() == []
+
+
+async def test_a_move_that_the_platform_refuses_changes_nothing(pairs: Pairs) -> None:
+    """The binding stays behind its X, and may be moved again."""
+    claim = await pairs.active()
+    moved, new = await pairs.move(claim, 1, b=C)
+    assert moved == "won"
+    assert await pairs.end(new, 1, state="failed", reason="platform_rejected_request")
+    stays = await pairs.show(claim)
+    assert (_seen(stays), stays.x_id, stays.moving) == ((A, B, "active"), 0, False)
+    assert (await pairs.move(claim, 2))[0] == "won"
+    assert await pairs.shop.wrong_books() == []
+
+
+async def test_a_binding_that_ends_on_its_way_leaves_nothing(pairs: Pairs) -> None:
+    """Released while it moves: both lines are unbound."""
+    claim = await pairs.active()
+    _, new = await pairs.move(claim, 1, b=C)
+    assert await pairs.release(claim) != [None]
+    assert await pairs.open_calls(claim) == [(2, "unbind")]
+    assert await pairs.shop.bind(new) is not None
+    assert await pairs.open_calls(new) == [(2, "unbind")]
+    assert await pairs.end(claim, 2)
+    assert await pairs.end(new, 2)
+    assert await pairs.shop.value("SELECT count(*) FROM line WHERE seat IS NOT NULL") == 0
+    assert await pairs.shop.wrong_books() == []
 
 
 async def test_two_changes_at_once(pairs: Pairs, database_url: str) -> None:
