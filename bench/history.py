@@ -152,13 +152,16 @@ def _register(party: str, found: list[Holding], quarantine_s: float, *, sharing:
     found.sort(key=lambda one: one.since)
     # No holding before place i can matter for a later one once even the longest of them has ended and rested.
     latest = list(accumulate((one.until + rest_s for one in found), max))
+    lines: set[str] = set()
     for place, later in enumerate(found):
+        if later.line in lines:
+            continue  # a change kept the party: it came to this X with the line, and that was judged
+        if later.line is not None:
+            lines.add(later.line)
         before = place - 1
         while before >= 0 and latest[before] > later.since:
             earlier = found[before]
             before -= 1
-            if earlier.line is not None and earlier.line == later.line:
-                continue  # the kept party of a change goes on, and one who comes back to it is no stranger
             same = earlier.counterpart(party) == later.counterpart(party)
             if same and sharing:
                 continue

@@ -78,8 +78,12 @@ AS $$
 BEGIN
   RETURN QUERY
   UPDATE idempotency AS d SET status = i.status, location = i.location, body = i.body
-  FROM unnest(p_app, p_caller, p_key, p_token, p_status, p_location, p_body) WITH ORDINALITY
-    AS i (app_id, caller_id, key_hash, token, status, location, body, ord)
+  -- In the order of their keys, as those who register them: nobody waits in a circle.
+  FROM (
+    SELECT u.* FROM unnest(p_app, p_caller, p_key, p_token, p_status, p_location, p_body) WITH ORDINALITY
+      AS u (app_id, caller_id, key_hash, token, status, location, body, ord)
+    ORDER BY u.app_id, u.caller_id, u.key_hash
+  ) AS i
   WHERE d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash AND d.token = i.token
     AND d.status IS NULL
   RETURNING i.ord::integer;

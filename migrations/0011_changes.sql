@@ -57,8 +57,8 @@ BEGIN
   ),
   keyed AS (
     UPDATE idempotency AS d SET pool_id = i.pool_id, binding_id = i.binding_id
-    FROM item AS i
-    WHERE i.key_hash IS NOT NULL AND d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
+    FROM (SELECT o.* FROM item AS o WHERE o.key_hash IS NOT NULL ORDER BY o.app_id, o.caller_id, o.key_hash) AS i
+    WHERE d.app_id = i.app_id AND d.caller_id = i.caller_id AND d.key_hash = i.key_hash
       AND d.token = i.key_token AND d.status IS NULL AND (d.binding_id IS NULL OR d.binding_id = i.binding_id)
     RETURNING i.ord
   ),

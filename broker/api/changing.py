@@ -76,7 +76,7 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
     ]
     options = _options(asked, binding.options)
     if options != binding.options:
-        errors.extend(options_errors(options, app))
+        errors.extend(options_errors(options, app, binding.options))
     errors.extend(_party_errors(asked, binding, services))
     if asked.ttl_s is not None:
         errors.extend(ttl_errors(asked.ttl_s, app))

@@ -105,13 +105,9 @@ def options_errors(options: CallOptions, app: App, was: CallOptions = DEFAULT) -
     """Return what is wrong with the options of an order of the app's, or of a change from what they were."""
     if options == DEFAULT:
         return []
-    tones = {
-        "/recording/hint_tone": options.hint_tone,
-        "/last_minute_tone": options.last_minute_tone,
-        "/tones/caller": options.caller_tone,
-        "/tones/callee": options.callee_tone,
-    }
-    errors = check_tones(app, tones)
+    tones, had = _tones(options), _tones(was)
+    # A tone that the line has already is no longer the order system's choice.
+    errors = check_tones(app, {pointer: tone for pointer, tone in tones.items() if tone != had[pointer]})
     if options.recording and not app.recording:
         errors.append(FieldError("/recording", "this app has no recording"))
     if options.sms and not app.sms:
@@ -121,6 +117,15 @@ def options_errors(options: CallOptions, app: App, was: CallOptions = DEFAULT) -
     if options.last_minute_tone is not None and not options.max_call_minutes:
         errors.append(FieldError("/last_minute_tone", "goes with max_call_minutes"))
     return errors
+
+
+def _tones(options: CallOptions) -> dict[str, str | None]:
+    return {
+        "/recording/hint_tone": options.hint_tone,
+        "/last_minute_tone": options.last_minute_tone,
+        "/tones/caller": options.caller_tone,
+        "/tones/callee": options.callee_tone,
+    }
 
 
 def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[FieldError]) -> tuple[Pool, ...]:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-import asyncpg
 import structlog
 
 from broker.errors import Unavailable
@@ -113,16 +112,11 @@ class Batcher(Generic[T, R]):
         self._queue.extendleft(reversed(again))
         return batch
 
-    async def _execute(self, batch: list[tuple[T, asyncio.Future[R]]], *, retried: bool = False) -> None:
+    async def _execute(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
         except DatabaseAway as away:
             _fail(batch, away)
-        except asyncpg.exceptions.DeadlockDetectedError as error:
-            if retried:
-                _fail(batch, error)
-            else:
-                await self._execute(batch, retried=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, each waiter must hear of it
             await self._isolate(batch, error)
         else:

@@ -176,7 +176,8 @@ class Changer:
                 break
             to = Move(
                 x_id=choice.x, cap=app.cap, line_id=new_id(), a=order.a, b=order.b, direction=order.direction,
-                options=order.options.to_text(), joinable=binding.joinable, line_ttl_s=order.line_ttl_s, chosen=choice.why,
+                options=order.options.to_text(), joinable=binding.joinable, line_ttl_s=order.line_ttl_s,
+                chosen=choice.why,
             )  # fmt: skip
             asked_at = boottime()
             outcome = await changes.move(

@@ -23,7 +23,8 @@ class Binding:
     """A binding with its line, as its order sees it: A, B, direction and tones are the order's, whatever the line's.
 
     ``shared``: other live bindings are on its line. ``pending``: the change that is under way.
-    ``moving``: to another X. ``as_of``: when it was read, by the clock of its times. ``change_failed``: why the last one was not made. ``version`` rises with every change.
+    ``moving``: to another X. ``as_of``: when it was read, by the clock of its times.
+    ``change_failed``: why the last one was not made. ``version`` rises with every change.
     """
 
     pool_id: int

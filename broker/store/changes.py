@@ -120,7 +120,8 @@ async def move(
         row = await db.fetchrow(
             statements("changes")["move"],
             mode.value, lease_s, binding.app_id, binding.pool_id, binding.id, binding.version, list(own.given),
-            own.ttl_s, own.user_data, own.metadata, new_id(), to.x_id, to.cap, to.line_id, vault.party_key(a), vault.party_key(b),
+            own.ttl_s, own.user_data, own.metadata, new_id(), to.x_id, to.cap, to.line_id,
+            vault.party_key(a), vault.party_key(b),
             vault.seal("line", "a", binding.pool_id, to.line_id, a),
             vault.seal("line", "b", binding.pool_id, to.line_id, b),
             to.direction, to.options, to.joinable, to.line_ttl_s, to.chosen,

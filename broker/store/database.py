@@ -6,6 +6,7 @@ Statements run in autocommit, one flight each. Any number of them may be in flig
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ import structlog
 from broker.errors import Unavailable
 
 log = structlog.get_logger()
+
+#: How often a statement is run that deadlocks undo.
+_DEADLOCKS = 5
 
 #: Server said: shutting down, read only, out of connections; or the connection itself went.
 _AWAY = (
@@ -91,14 +95,22 @@ class Database:
             self._pool.terminate()
 
     async def fetch(self, statement: str, *args: Any, timeout_s: float | None = None) -> list[asyncpg.Record]:
-        """Run one statement and return its rows.
+        """Run one statement and return its rows; one that a deadlock undid is run again.
 
         Raises:
-            DatabaseAway: if there is no connection or no answer in time.
+            DatabaseAway: if there is no connection or no answer in time, or deadlocks do not end.
         """
+        for attempt in range(_DEADLOCKS):
+            try:
+                return await self._fetch(statement, args, timeout_s or self._timeout_s)
+            except asyncpg.exceptions.DeadlockDetectedError:
+                log.warning("deadlock", attempt=attempt)
+                await asyncio.sleep(random.uniform(0.001, 0.05) * (attempt + 1))  # noqa: S311 - jitter
+        raise DatabaseAway("the statement met deadlock after deadlock")
+
+    async def _fetch(self, statement: str, args: Sequence[Any], timeout_s: float) -> list[asyncpg.Record]:
         if self._pool is None:
             raise DatabaseAway
-        timeout_s = timeout_s or self._timeout_s
         self.flights += 1
         try:
             async with self._pool.acquire(timeout=timeout_s) as connection:

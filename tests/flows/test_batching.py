@@ -99,21 +99,6 @@ async def test_a_database_that_is_away_fails_all() -> None:
     assert len(statement.batches) == 1
 
 
-async def test_a_deadlock_is_retried_once() -> None:
-    """A batch that PostgreSQL picked as a deadlock's victim is sent once more as it was; a second time it fails."""
-    statement = Statement()
-    batcher = Batcher[int, int]("test", statement)
-    statement.failures = [asyncpg.exceptions.DeadlockDetectedError("one")]
-    assert await _all(batcher, [1, 2]) == [1, 4]
-    assert statement.batches == [[1, 2], [1, 2]]
-    statement.failures = [
-        asyncpg.exceptions.DeadlockDetectedError("one"),
-        asyncpg.exceptions.DeadlockDetectedError("two"),
-    ]
-    answers = await _all(batcher, [1, 2])
-    assert all(isinstance(answer, asyncpg.exceptions.DeadlockDetectedError) for answer in answers)
-
-
 async def test_equal_keys_never_share_a_batch() -> None:
     """Items with the same distinct key go one after the other, in their order; the others are not held up."""
     statement = Statement()
