@@ -115,7 +115,7 @@ CHANGE = Operation(
         " at once. The rest is changed at the platform: 200 when it has confirmed, 202 with `pending_change` before;"
         " until then the old and the new party both hold the X. Only one of `a` and `b` can be replaced. Where the X or"
         " the line cannot take the change, it is refused (409 `party_barred`, `line_shared`, `not_modifiable`), or with"
-        " `on_conflict: rebind` the binding gets another X: `x` is then a new number. Options of a shared line change"
+        " `on_conflict: rebind` the binding gets another X once it is confirmed. Options of a shared line change"
         " for all its orders."
     ),
     request=parse.ChangeRequest,
