@@ -55,7 +55,8 @@ class Operation:
 class Holding:
     """What is certain about one binding: it held its X from ``since`` (answered) to ``until`` (earliest end).
 
-    ``rests``: it ended, so both parties rest; a change keeps one of them, who only gets another counterpart.
+    ``rests``: its line was not changed, so both parties came to the X with it and rest when it ends. To one that was
+    changed one of them may have come with an order of the pair that nobody heard of, and owes no rest.
     """
 
     binding: str
@@ -112,8 +113,7 @@ def holdings(operations: Sequence[Operation]) -> tuple[list[Holding], list[str]]
             ended.setdefault(event.binding, []).append((event.invoked, event.op == "release"))
         elif event.op == "bind" and event.key is not None:
             begun[event.key] = min(event.invoked, begun.get(event.key, _NEVER))
-    # Of a line that was changed somebody stays, and may be back at once with whom they had last, unseen by us.
-    asked = {event.binding for event in operations if event.op == "change" and event.x is None}
+    asked = {event.binding for event in operations if event.op == "change" and event.outcome != "refused"}
     unsteady = {event.line for event in operations if event.line is not None and event.binding in asked}
     held: dict[str, Holding] = {}
     changed: list[Holding] = []
@@ -152,20 +152,17 @@ def _register(party: str, found: list[Holding], quarantine_s: float, *, sharing:
     found.sort(key=lambda one: one.since)
     # No holding before place i can matter for a later one once even the longest of them has ended and rested.
     latest = list(accumulate((one.until + rest_s for one in found), max))
-    lines: set[str] = set()
     for place, later in enumerate(found):
-        if later.line in lines:
-            continue  # a change kept the party: it came to this X with the line, and that was judged
-        if later.line is not None:
-            lines.add(later.line)
         before = place - 1
         while before >= 0 and latest[before] > later.since:
             earlier = found[before]
             before -= 1
+            if earlier.line is not None and earlier.line == later.line:
+                continue  # the kept party of a change goes on, and one who comes back to it is no stranger
             same = earlier.counterpart(party) == later.counterpart(party)
             if same and sharing:
                 continue
-            rest, other_rest = (rest_s if not same and one.rests else 0.0 for one in (earlier, later))
+            rest, other_rest = (rest_s if not same and earlier.rests and later.rests else 0.0,) * 2
             if later.since >= earlier.until + rest or earlier.since >= later.until + other_rest:
                 continue
             where = f"party {mask(party)} on X {mask(later.x)}"

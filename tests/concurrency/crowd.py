@@ -58,7 +58,7 @@ class Crowd:
         b = f"+8613900{chance.randrange(CUSTOMERS):06d}"
         invoked = time.monotonic()
         try:
-            async with http.post("/v1/bindings", json={"a": a, "b": b, "ttl_s": 3600}) as answer:
+            async with http.post("/v1/bindings", json={"a": a, "b": b, "ttl_s": 3600, "share": False}) as answer:
                 told = await answer.json(content_type=None)
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError):

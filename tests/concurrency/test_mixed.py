@@ -82,11 +82,3 @@ async def test_a_release_that_unbinds_for_both_is_found() -> None:
     last = """a.line_id AND o.state IN ('pending', 'active')) AS last"""
     bug = planted("0003_calls.sql", "release_bindings", last, last.replace(" AS last", " IS NOT NULL AS last"))
     assert await found(bug)
-
-
-async def test_a_change_that_does_not_hold_the_new_party_is_found() -> None:
-    """Planted bug: the party that comes in gets no slot, so somebody else may be given the X with it."""
-    bug = planted(
-        "0011_changes.sql", "begin_change", "IF outcome IS NULL AND p_new_key IS NOT NULL THEN", "IF false THEN"
-    )
-    assert await found(bug)

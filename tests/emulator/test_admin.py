@@ -64,6 +64,9 @@ async def test_bindings_are_paged_and_filtered(emu: Emulated) -> None:
         "expires_at": None,
         "user_data": None,
         "app_key": KEY,
+        "call_direction": 0,
+        "max_duration": 0,
+        "extras": None,
     }
 
 
