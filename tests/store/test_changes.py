@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -15,7 +16,7 @@ from broker.store import calls
 from broker.store.allocation import Claim
 from broker.store.bindings import Binding
 from broker.store.changes import OwnChange
-from tests.store.pairs import VAULT, A, B, C, D, Pairs, b_becomes, key
+from tests.store.pairs import GRACE_S, VAULT, A, B, C, D, Pairs, b_becomes, key
 from tests.store.shop import LEASE_S, QUARANTINE_S, Shop
 from tests.store.test_sharing import held_up, started
 
@@ -271,6 +272,44 @@ async def test_a_binding_that_ends_on_its_way_leaves_nothing(pairs: Pairs) -> No
     assert await pairs.end(new, 2)
     assert await pairs.shop.value("SELECT count(*) FROM line WHERE seat IS NOT NULL") == 0
     assert await pairs.shop.wrong_books() == []
+
+
+async def test_a_line_may_change_for_ever(pairs: Pairs) -> None:
+    """However many calls a line has had: it is renewed and released, and holds up nobody else's end."""
+    shop = pairs.shop
+    await shop.test_clock()
+    claim = await pairs.active(ttl_s=60)
+    await pairs.joined(claim)
+    other = await pairs.active(C, D, x=1, ttl_s=60)
+    await shop.run("UPDATE line SET calls = 40000 WHERE id = $1", claim.line_id)
+    await shop.advance(60 + GRACE_S + 1)
+    await pairs.sweep()
+    assert (await pairs.show(other)).state == "released"
+    assert [no for no, _ in await pairs.open_calls(claim)] == [40001]
+
+
+async def test_a_life_prolonged_at_the_last_moment_is_told_at_once(pairs: Pairs) -> None:
+    """In a line's last 30 seconds a longer ttl_s is a modify of the request's own; before, the sweep has time."""
+    shop = pairs.shop
+    await shop.test_clock()
+    claim = await pairs.active(ttl_s=3600)
+    longer = OwnChange(frozenset({"ttl_s"}), ttl_s=7200)
+    assert (await pairs.begin(claim, None, own=longer)).outcome == "changed"
+    await shop.advance(3600 - 20)
+    begun = await pairs.begin(claim, None, own=longer)
+    assert (begun.outcome, begun.renewal_s) == ("begun", 7200)
+    assert await pairs.settle(claim, begun.no or 0, done=True) == "active"
+    line = await shop.row("line", claim.line_id)
+    assert line["ttl_s"] == 7200
+    assert line["expires_at"] >= (await pairs.show(claim)).as_of + timedelta(seconds=7199)
+
+
+async def test_a_party_that_the_platform_refused_is_barred_with_everybody(pairs: Pairs) -> None:
+    """Not even the pair that was refused may try that X again at once."""
+    claim = await pairs.active()
+    no = await pairs.begun(claim, b_becomes(C))
+    assert await pairs.settle(claim, no, done=False, bar_s=3600.0) == "active"
+    assert (await pairs.begin(claim, b_becomes(C))).outcome == "barred"
 
 
 async def test_two_changes_at_once(pairs: Pairs, database_url: str) -> None:

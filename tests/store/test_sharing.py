@@ -235,6 +235,39 @@ async def test_who_came_from_the_other_side_stays_there_on_another_x(pairs: Pair
     assert (binding.a.reveal(), binding.b.reveal(), binding.flipped) == (B, A, True)
 
 
+async def test_sharers_end_and_are_renewed_in_time_on_another_x(pairs: Pairs) -> None:
+    """Who shares a line is looked at on its other X, too: the short one's end, a renewal for the endless one."""
+    shop = pairs.shop
+    await shop.test_clock()
+    old = await shop.won(pairs.claim(A, B))
+    short, endless = await pairs.joined(old, ttl_s=60), await pairs.joined(old, ttl_s=0)
+    item = _rechoice(old, 1)
+    assert await allocation.rechoose(shop.db, item, mode=LockMode.WAIT, lease_s=LEASE_S) == "won"
+    assert await shop.bind(old._replace(line_id=item.line_id)) is not None
+    await pairs.sweep()
+    await shop.advance(60 + GRACE_S + 1)
+    await pairs.sweep()
+    assert (await shop.row("binding", short.binding_id))["reason"] == "expired"
+    await shop.advance(3600 * 0.9 - 60)
+    assert (await pairs.sweep()).renewed == 1
+    assert (await pairs.show(endless)).state == "active"
+    assert await shop.wrong_books() == []
+
+
+async def test_a_line_of_many_bindings_takes_nobody_in(pairs: Pairs) -> None:
+    """A thousand orders of one pair are enough for a line: whoever comes next makes another."""
+    shop = pairs.shop
+    claim = await pairs.active()
+    where = [(claim.pool_id, claim.line_id)]
+    assert (await sharing.lines(shop.db, VAULT, where))[claim.line_id].joinable
+    await shop.run(
+        "INSERT INTO binding (pool_id, id, app_id, caller_id, line_id, state, ttl_s, created_at)"
+        " SELECT $1, gen_random_uuid(), $2, $3, $4, 'released', 60, now() FROM generate_series(1, 1000)",
+        claim.pool_id, claim.app_id, claim.caller_id, claim.line_id,
+    )  # fmt: skip
+    assert not (await sharing.lines(shop.db, VAULT, where))[claim.line_id].joinable
+
+
 async def test_releases_that_meet_a_choice_of_another_x(pairs: Pairs, database_url: str) -> None:
     """A release that waited while its binding moved does not judge the new line, which is not locked: it asks again."""
     first = await pairs.shop.won(pairs.claim(A, B))
