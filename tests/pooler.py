@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.pg import state_folder
+from tests.ports import free_ports
 
 _PGBOUNCER = os.environ.get("BROKER_TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 _START_S = 20.0
@@ -26,8 +27,7 @@ def pooled(url: str) -> Iterator[str]:
     if _PGBOUNCER is None:
         pytest.skip("pgbouncer is not installed; BROKER_TEST_PGBOUNCER may name its program")
     to = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with state_folder() as folder:
         (folder / "ini").write_text(
             f"[databases]\npooled = host={to.hostname} port={to.port} dbname={to.path[1:]} "

@@ -7,7 +7,6 @@ import base64
 import os
 import secrets
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -31,17 +30,9 @@ from tests.contract.service import (
     rows,
     wait_until,
 )
+from tests.ports import free_ports
 
 _NUMBERS = [f"+86170999000{place:02d}" for place in range(20)]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at the moment."""
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [holder.getsockname()[1] for holder in holders]
-    for holder in holders:
-        holder.close()
-    return ports
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tests.contract.service import (
     wait_until,
 )
 from tests.pg import state_folder
+from tests.ports import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +114,12 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("offset", [0, 1, 2])
 def test_a_taken_port_is_one_sentence(folder: Path, offset: int) -> None:
     """A port that is taken, the API's or the two above it: exit 1, one sentence with the port, nothing left behind."""
+    ports = free_ports(3)
+    port = ports[offset]
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
-        ended = run("up", "--port", str(port - offset), "--json", "--state-dir", str(folder))
+        ended = run("up", "--port", str(ports[0]), "--json", "--state-dir", str(folder))
     assert (ended.returncode, ended.stdout) == (1, "")
     assert len(ended.stderr.splitlines()) == 1
     assert str(port) in ended.stderr
