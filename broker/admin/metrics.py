@@ -47,7 +47,7 @@ class MetricsFolder:
 
     def forget(self, seat: str) -> None:
         """Drop the gauges of a process that ended; its counters stay."""
-        mark_process_dead(seat, str(self.path))  # type: ignore[no-untyped-call]
+        mark_process_dead(seat, str(self.path))
 
     def close(self) -> None:
         """Remove the folder."""
@@ -61,7 +61,7 @@ class MetricsFolder:
             OSError: the folder or a file cannot be read.
         """
         files = [str(path) for path in self.path.iterdir() if path.suffix == ".db"]
-        return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+        return list(MultiProcessCollector.merge(files))
 
 
 class MetricsPage(Collector):
