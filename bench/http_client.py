@@ -22,7 +22,7 @@ import uvloop
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpClient, HttpOptions
 from broker.platform.huawei.origin import Dialer, Origin
-from broker.platform.protocol import AxbBind, Direction, Verdict
+from broker.platform.protocol import BindLine, Direction, Verdict
 
 BODY = (
     b'{"resultcode":"0","resultdesc":"Success","subscriptionId":"5d0c0b9e-7a51-4d6f-9d3e-3d1f3a9b0c11",'
@@ -41,7 +41,7 @@ HEADERS = {
 }
 REQUEST_BODY = b'{"relationNum":"+8617000000101","callerNum":"+8613900000001","calleeNum":"+8613900000002"}'
 PATH = "/rest/caas/relationnumber/partners/v1.0"
-BIND = AxbBind("+8617000000101", "+8613900000001", "+8613900000002", Direction.BOTH, 86400, "bnd_1.1")
+BIND = BindLine("+8617000000101", "+8613900000001", "+8613900000002", Direction.BOTH, 86400, "bnd_1.1")
 TIMEOUT_S = 10.0
 
 Call = Callable[[], Awaitable[None]]

@@ -26,7 +26,7 @@ from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
 from broker.platform.measured import Measured
-from broker.platform.protocol import AxbPlatform
+from broker.platform.protocol import Platform
 from broker.settings import Settings
 from broker.store import bindings, calls, idempotency, listing, registry
 from broker.store.allocation import LockMode
@@ -150,7 +150,7 @@ class Worker:
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    def _platform(self, app: App) -> AxbPlatform:
+    def _platform(self, app: App) -> Platform:
         driver = HuaweiAxb(
             AppAccess(app_key=app.app_key, secret=app.secret, base_url=app.base_url, scheme=Scheme(app.auth_scheme)),
             HttpOptions(max_connections=self._settings.platform_connections),

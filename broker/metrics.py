@@ -26,7 +26,7 @@ _PLATFORM_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 def keep_in(folder: str, seat: str) -> None:
     """Have this process keep the metrics that it makes from now on in files of ``folder``."""
     os.environ[_FOLDER_VARIABLE] = folder
-    values.ValueClass = values.MultiProcessValue(lambda: seat)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: seat)
 
 
 def _counter(name: str, words: str, *labels: str) -> Counter:

@@ -1,4 +1,4 @@
-"""What a line may have besides its parties: recording, call limits, SMS, tones."""
+"""What a line may have besides its parties: recording, call limits, SMS, tones, what is shown to whom."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class CallOptions:
     """Options of the calls through a line; what nobody asked for is None, and the platform's default holds.
 
     ``recording`` and ``sms`` switch on or off; ``max_call_minutes`` counts from the answer, 0 = no limit; the others
-    name voice files: played before a recorded call, in the last minute of a limited one, to A and to B who dial X.
+    name voice files: played before a recorded call, in the last minute of a limited one, to A and to B (or anybody
+    else) who dial X. ``display``: ``caller`` shows A the real caller instead of X. ``callback_tone`` plays to A who
+    dials X when nobody has called it, who has is remembered for ``callback_ttl_s``. ``peer_ttl_s``: lifetime of the Y
+    numbers that the platform gives out by itself, 0 = as long as the line.
     """
 
     recording: bool | None = None
@@ -23,6 +26,10 @@ class CallOptions:
     sms: bool | None = None
     caller_tone: str | None = None
     callee_tone: str | None = None
+    display: str | None = None
+    callback_tone: str | None = None
+    callback_ttl_s: int | None = None
+    peer_ttl_s: int | None = None
 
     def to_text(self) -> str | None:
         """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""

@@ -19,7 +19,7 @@ from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.flows.bind import let_go
 from broker.flows.calls import Active, Failed, PlatformCall, Released
-from broker.platform.protocol import Answer, AxbBinding, Verdict
+from broker.platform.protocol import Answer, PlatformLine, Verdict
 from broker.store import calls as store
 from broker.store.calls import Bound, BoundResult, Ended, Extension
 from broker.store.database import Database, DatabaseAway
@@ -32,6 +32,7 @@ log = structlog.get_logger()
 #: Answers that end a bind for good, and the stable reason that the order system sees.
 _REFUSALS: Mapping[Verdict, str] = {
     Verdict.BAD_REQUEST: "platform_rejected_request",
+    Verdict.PARTY_LIMIT: "party_limit",
     Verdict.APP_SUSPENDED: "app_suspended",
     Verdict.CONFIGURATION: "platform_refused",
     Verdict.NOT_FOUND: "platform_refused",
@@ -217,7 +218,7 @@ class Dispatcher:
             return
         await self._adopt(call, binding)
 
-    async def _adopt(self, call: PlatformCall, binding: AxbBinding) -> None:
+    async def _adopt(self, call: PlatformCall, binding: PlatformLine) -> None:
         crashpoint("before_settle")
         asked_at = boottime()
         result = await self._sender.persist(
@@ -314,7 +315,7 @@ class Dispatcher:
                 case _:
                     backoff = await self._sender.back_off(call, answer, backoff)
 
-    async def _find_ours(self, call: PlatformCall) -> AxbBinding | None:
+    async def _find_ours(self, call: PlatformCall) -> PlatformLine | None:
         """Ask the platform whether any attempt of this line is there, with the very parties it was asked for."""
         backoff = self._timing.first_backoff_s
         while True:
@@ -335,7 +336,7 @@ class Dispatcher:
                     backoff = await self._sender.back_off(call, answer, backoff)
 
 
-def _is_ours(found: AxbBinding, call: PlatformCall) -> bool:
+def _is_ours(found: PlatformLine, call: PlatformCall) -> bool:
     """Tell whether a platform's binding is some attempt of this call's line, for the very parties asked for."""
     mark, _, _ = found.token.partition(".")
     return mark == call.line_id.hex and found.x == call.x and found.a == call.a.reveal() and found.b == call.b.reveal()

@@ -13,7 +13,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.flows.calls import Changed, Failed, PlatformCall
-from broker.platform.protocol import Answer, AxbBinding, Verdict
+from broker.platform.protocol import Answer, PlatformLine, Verdict
 from broker.store import changes
 from broker.store.calls import CallKey, Ended
 from broker.store.database import Database
@@ -29,6 +29,7 @@ _REFUSALS: Final = {
     Verdict.APP_SUSPENDED: "app_suspended",
     Verdict.CONFIGURATION: "platform_refused",
     Verdict.CAPACITY: "platform_refused",
+    Verdict.PARTY_LIMIT: "party_limit",
     Verdict.NUMBER_REFUSED: "platform_refused",
 }
 #: What an operator can put right: a renewal waits for that instead of giving up.
@@ -190,7 +191,7 @@ def unbind_after(call: PlatformCall, subscription_id: str, *, lease_until: float
     )
 
 
-def _fits(found: AxbBinding, call: PlatformCall, change: LineChange) -> bool:
+def _fits(found: PlatformLine, call: PlatformCall, change: LineChange) -> bool:
     """Tell whether what the platform reports is this change: by our mark, or by all it shows if it echoes none."""
     if found.token:
         return found.token.startswith(call.mark + ".")

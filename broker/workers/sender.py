@@ -20,7 +20,7 @@ from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
-from broker.platform.protocol import Answer, AxbBind, AxbModify, AxbPlatform, Direction, Permit, Verdict
+from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, Permit, Platform, Verdict
 from broker.store import calls as store
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
@@ -45,12 +45,13 @@ _SIGNATURE_ACCEPTED = frozenset(
         Verdict.NOT_FOUND,
         Verdict.CONFLICT,
         Verdict.CAPACITY,
+        Verdict.PARTY_LIMIT,
         Verdict.NUMBER_REFUSED,
         Verdict.BAD_REQUEST,
         Verdict.APP_SUSPENDED,
     }
 )
-_Send = Callable[[AxbPlatform, Permit, float], Awaitable[Answer]]
+_Send = Callable[[Platform, Permit, float], Awaitable[Answer]]
 
 
 class NotOurs(Exception):
@@ -76,7 +77,7 @@ class Timing:
 class _Route:
     app: App
     lane: Lane
-    platform: AxbPlatform
+    platform: Platform
 
 
 class Sender:
@@ -86,7 +87,7 @@ class Sender:
         self,
         db: Database,
         registry: Callable[[], Registry],
-        platform: Callable[[App], AxbPlatform],
+        platform: Callable[[App], Platform],
         *,
         timing: Timing,
         width: int,
@@ -110,9 +111,9 @@ class Sender:
     async def bind(self, call: PlatformCall) -> Answer:
         """Send the bind once."""
 
-        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(call)
-            request = AxbBind(
+            request = BindLine(
                 x=call.x,
                 a=call.a.reveal(),
                 b=call.b.reveal(),
@@ -128,7 +129,7 @@ class Sender:
     async def unbind(self, call: PlatformCall, subscription_id: str) -> Answer:
         """Send the unbind of that one subscription once."""
 
-        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(call)
             return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
 
@@ -137,9 +138,9 @@ class Sender:
     async def modify(self, call: PlatformCall, change: LineChange) -> Answer:
         """Send the change of the line once."""
 
-        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(call)
-            request = AxbModify(
+            request = ModifyLine(
                 subscription_id=call.subscription_id or "",
                 token=call.token,
                 a=change.a.reveal() if change.a is not None else None,
@@ -156,7 +157,7 @@ class Sender:
     async def lookup(self, call: PlatformCall) -> Answer:
         """Ask once what the call's own subscription is like; rides in the lane of the call it resolves."""
 
-        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.lookup(call.subscription_id or "", permit=permit, timeout_s=timeout_s)
 
         return await self._send(call, send)
@@ -164,7 +165,7 @@ class Sender:
     async def query(self, call: PlatformCall) -> Answer:
         """Ask once what A has on the call's X; rides in the lane of the call it resolves."""
 
-        def send(platform: AxbPlatform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.query(x=call.x, a=call.a.reveal(), permit=permit, timeout_s=timeout_s)
 
         return await self._send(call, send)

@@ -17,7 +17,7 @@ from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.origin import TlsOptions
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import Answer, AxbBind, AxbModify, Direction
+from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine
 
 X, OTHER_X, NOT_OURS = "+8617000000101", "+8617000000102", "+8617000000999"
 A, B, C, D = "+8613900000001", "+8613900000002", "+8613900000003", "+8613900000004"
@@ -97,12 +97,12 @@ async def closing(driver: HuaweiAxb) -> AsyncIterator[HuaweiAxb]:
 
 async def bind(driver: HuaweiAxb, x: str = X, a: str = A, b: str = B, ttl_s: int = 86400) -> Answer:
     """Bind a pair."""
-    return await driver.bind(AxbBind(x, a, b, Direction.A_TO_B, ttl_s, f"{a[-1]}.1"), permit=yes, timeout_s=5)
+    return await driver.bind(BindLine(x, a, b, Direction.A_TO_B, ttl_s, f"{a[-1]}.1"), permit=yes, timeout_s=5)
 
 
 async def modify(driver: HuaweiAxb, subscription_id: str, **change: Any) -> Answer:
     """Change one."""
-    return await driver.modify(AxbModify(subscription_id, "1.2", **change), permit=yes, timeout_s=5)
+    return await driver.modify(ModifyLine(subscription_id, "1.2", **change), permit=yes, timeout_s=5)
 
 
 async def unbind(driver: HuaweiAxb, subscription_id: str) -> Answer:

@@ -12,7 +12,7 @@ import pytest
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.origin import TlsOptions
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import AxbBind, AxbBinding, Direction, Verdict
+from broker.platform.protocol import BindLine, Direction, PlatformLine, Verdict
 from tests.platform.emulated import (
     KEY,
     NOT_OURS,
@@ -45,7 +45,7 @@ async def test_life_of_a_binding(tmp_path: Path, scheme: Scheme, *, server_keeps
             assert (made.verdict, made.http, made.code, made.total) == (Verdict.DONE, 200, "0", 1)
             (binding,) = made.bindings
             assert (binding.x, binding.ttl_s) == (X, 86400)
-            whole = AxbBinding(binding.subscription_id, X, A, B, "1.1", 86400, Direction.A_TO_B)
+            whole = PlatformLine(binding.subscription_id, X, A, B, "1.1", 86400, Direction.A_TO_B)
             for narrowed in ({}, {"a": A}, {"b": B}, {"a": A, "b": B}):
                 found = await driver.query(x=X, **narrowed, permit=yes, timeout_s=5)  # type: ignore[arg-type]
                 assert (found.verdict, found.bindings, found.total) == (Verdict.DONE, (whole,), 1)
@@ -157,7 +157,7 @@ async def test_faults_leave_the_outcome_unknown(tmp_path: Path) -> None:
         await emulator.fault(interface="*", kind="code", http=503)
         assert (await bind(driver, a=C, b=D)).verdict is Verdict.UNKNOWN
         await emulator.fault(interface="*", kind="delay", ms=60_000)
-        request = AxbBind(OTHER_X, A, B, Direction.BOTH, 60, "t")
+        request = BindLine(OTHER_X, A, B, Direction.BOTH, 60, "t")
         assert (await driver.bind(request, permit=yes, timeout_s=0.05)).verdict is Verdict.UNKNOWN
         rows = (await emulator.operate("GET", "ledger"))["items"]
         binds = [row for row in rows if row["op"] == "bind"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.domain.options import DEFAULT, CallOptions
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, Direction, Verdict
+from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, PlatformLine, Verdict
 from tests.platform.emulated import A, B, C, D, X, bind, closing, emulating, modify, yes
 
 
@@ -31,7 +31,7 @@ async def test_modify_changes_what_is_asked_and_nothing_else(tmp_path: Path, cha
     """A query shows the same binding with the change and the new token; the ledger says what it replaced."""
     async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
         made = (await bind(driver)).bindings[0]
-        before = AxbBinding(made.subscription_id, X, A, B, "1.1", 86400, Direction.A_TO_B)
+        before = PlatformLine(made.subscription_id, X, A, B, "1.1", 86400, Direction.A_TO_B)
         assert await modify(driver, made.subscription_id, **change) == Answer(Verdict.DONE, 200, "0", "Success")
         found = await driver.query(x=X, permit=yes, timeout_s=5)
         assert found.bindings == (replace(before, token="1.2", **change),)
@@ -90,7 +90,7 @@ def listed(options: CallOptions) -> dict[str, Any]:
 async def test_options_of_a_bind(tmp_path: Path, options: CallOptions) -> None:
     """The platform understands each option, and is told of none that nobody asked for."""
     async with emulating(tmp_path, known_tones=TONES) as emulator, closing(emulator.driver()) as driver:
-        await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
+        await driver.bind(BindLine(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
         (row,) = (await emulator.operate("GET", "ledger"))["items"]
         assert {name: row[name] for name in ("extras", "max_duration")} == listed(options)
 
@@ -120,7 +120,7 @@ async def test_options_of_a_bind(tmp_path: Path, options: CallOptions) -> None:
 async def test_options_of_a_modification(tmp_path: Path, wanted: CallOptions, neutral: dict[str, Any]) -> None:
     """A line gets the wanted set; an option dropped from it has the platform's default, and the hint tone stays."""
     async with emulating(tmp_path, known_tones=TONES) as emulator, closing(emulator.driver()) as driver:
-        made = await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", EVERY), permit=yes, timeout_s=5)
+        made = await driver.bind(BindLine(X, A, B, Direction.BOTH, 60, "t", EVERY), permit=yes, timeout_s=5)
         done = await modify(driver, made.bindings[0].subscription_id, options=wanted, was=EVERY)
         assert done.verdict is Verdict.DONE
         row = (await emulator.operate("GET", "ledger"))["items"][1]
@@ -141,7 +141,7 @@ async def test_options_of_a_modification(tmp_path: Path, wanted: CallOptions, ne
 async def test_a_tone_that_is_not_approved(tmp_path: Path, options: CallOptions) -> None:
     """A bind with it is a bad request, and so is a modification where it may name one; nothing changes."""
     async with emulating(tmp_path) as emulator, closing(emulator.driver()) as driver:
-        refused = await driver.bind(AxbBind(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
+        refused = await driver.bind(BindLine(X, A, B, Direction.BOTH, 60, "t", options), permit=yes, timeout_s=5)
         assert (refused.verdict, refused.http, refused.code) == (Verdict.BAD_REQUEST, 403, "1010002")
         made = (await bind(driver)).bindings[0].subscription_id
         if options.hint_tone is None:
@@ -163,7 +163,7 @@ async def test_refused_modifications(tmp_path: Path) -> None:
         assert (refused.verdict, refused.http, refused.code) == (Verdict.NOT_FOUND, 403, "1012007")
         assert (await modify(driver, first, ttl_s=99_999_999)).verdict is Verdict.BAD_REQUEST
         found = await driver.lookup(first, permit=yes, timeout_s=5)
-        assert found.bindings == (AxbBinding(first, X, A, B, "1.1", 86400, Direction.A_TO_B),)
+        assert found.bindings == (PlatformLine(first, X, A, B, "1.1", 86400, Direction.A_TO_B),)
 
 
 async def test_a_modification_without_an_answer(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_a_modification_without_an_answer(tmp_path: Path) -> None:
         await emulator.fault(interface="modify", kind="drop_answer")
         assert (await modify(driver, made, b=C)).verdict is Verdict.UNKNOWN
         assert await seen() == (C, "1.2")
-        request = AxbModify(made, "1.3", b=D)
+        request = ModifyLine(made, "1.3", b=D)
         withheld = await driver.modify(request, permit=lambda: False, timeout_s=5)
         assert withheld.verdict is Verdict.WITHHELD
         late = await driver.modify(request, permit=yes, timeout_s=0)

@@ -14,11 +14,11 @@ import pytest
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, AxbPlatform, Direction, Verdict
+from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, Platform, PlatformLine, Verdict
 from tests.platform.raw_platform import RawPlatform, Script, Wire, answer, once, steadily
 
 X, A, B = "+8617000000101", "+8613900000001", "+8613900000002"
-BIND = AxbBind(X, A, B, Direction.BOTH, 86400, "l1.1")
+BIND = BindLine(X, A, B, Direction.BOTH, 86400, "l1.1")
 NOW = 1893456000.0  # 2030-01-01T00:00:00Z
 
 
@@ -26,7 +26,7 @@ class Call(Protocol):
     """One of the five calls below."""
 
     def __call__(
-        self, driver: AxbPlatform, permit: Callable[[], bool] = ..., timeout_s: float = ...
+        self, driver: Platform, permit: Callable[[], bool] = ..., timeout_s: float = ...
     ) -> Coroutine[None, None, Answer]:
         """Make the call."""
         ...
@@ -42,27 +42,27 @@ def no() -> bool:
     return False
 
 
-async def bind(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+async def bind(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Bind the one pair of these tests."""
     return await driver.bind(BIND, permit=permit, timeout_s=timeout_s)
 
 
-async def modify(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+async def modify(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Give the one id of these tests another B."""
-    return await driver.modify(AxbModify("s-1", "l1.2", b="+8613900000003"), permit=permit, timeout_s=timeout_s)
+    return await driver.modify(ModifyLine("s-1", "l1.2", b="+8613900000003"), permit=permit, timeout_s=timeout_s)
 
 
-async def unbind(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+async def unbind(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Unbind the one id of these tests."""
     return await driver.unbind("s-1", permit=permit, timeout_s=timeout_s)
 
 
-async def query(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+async def query(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Query A on X."""
     return await driver.query(x=X, a=A, permit=permit, timeout_s=timeout_s)
 
 
-async def lookup(driver: AxbPlatform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
+async def lookup(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: float = 5.0) -> Answer:
     """Look the one id up."""
     return await driver.lookup("s-1", permit=permit, timeout_s=timeout_s)
 
@@ -97,7 +97,7 @@ def head(request: bytes) -> str:
 def test_it_is_an_axb_platform() -> None:
     """The driver has the boundary's shape, and no secret in its repr."""
     access = AppAccess("k", "hush-hush", "http://127.0.0.1:1")
-    driver: AxbPlatform = HuaweiAxb(access)
+    driver: Platform = HuaweiAxb(access)
     assert driver is not None
     assert "hush" not in repr(access)
 
@@ -115,7 +115,7 @@ async def test_bind() -> None:
     }
     async with driving(steadily(said(fields)), prefix="/gw/") as (platform, driver):
         got = await bind(driver)
-        made = AxbBinding("s-1", X, token="l1.1", ttl_s=86400, direction=Direction.B_TO_A)
+        made = PlatformLine("s-1", X, token="l1.1", ttl_s=86400, direction=Direction.B_TO_A)
         assert got == Answer(Verdict.DONE, 200, "0", "Success", (made,), total=1)
         (request,) = platform.requests
         assert head(request) == "POST /gw/rest/caas/relationnumber/partners/v1.0 HTTP/1.1"
@@ -157,7 +157,7 @@ async def test_modify() -> None:
             "calleeNum": "+8613900000003",
             "userData": "l1.2",
         }
-        for impossible in (AxbModify(" ", "t", a=A), AxbModify("s-1", "t", ttl_s=-1)):
+        for impossible in (ModifyLine(" ", "t", a=A), ModifyLine("s-1", "t", ttl_s=-1)):
             with pytest.raises(ValueError, match="must"):
                 await driver.modify(impossible, permit=yes, timeout_s=5)
         assert len(platform.requests) == 1
@@ -192,7 +192,7 @@ async def test_query_and_lookup() -> None:
         for call in (query, lookup):
             got = await call(driver)
             assert (got.verdict, got.total) == (Verdict.DONE, 3)
-            assert got.bindings == (AxbBinding("s-1", X, A, B, "l1.1", 60),)
+            assert got.bindings == (PlatformLine("s-1", X, A, B, "l1.1", 60),)
         await driver.query(x=X, a=A, b=B, page=2, permit=yes, timeout_s=5)
         paths = [head(request).split("?")[1].split(" ")[0] for request in platform.requests]
         assert paths == [

@@ -16,7 +16,7 @@ from broker.domain.options import DEFAULT, CallOptions
 from broker.platform.huawei import client, codec
 from broker.platform.huawei.request import RequestWriter, Scheme
 from broker.platform.huawei.sign import aksk_digest, wsse_digest
-from broker.platform.protocol import AxbBind, AxbBinding, AxbModify, Direction
+from broker.platform.protocol import BindLine, Direction, ModifyLine, PlatformLine
 
 X, A, B = "+8617000000101", "+8613900000001", "+8613900000002"
 
@@ -93,7 +93,7 @@ def test_an_app_key_that_would_break_the_header_is_refused(app_key: str) -> None
 @pytest.mark.parametrize(("direction", "wire"), [(Direction.BOTH, 0), (Direction.A_TO_B, 1), (Direction.B_TO_A, 2)])
 def test_bind_body(direction: Direction, wire: int) -> None:
     """A bind names X, A, B, the direction as a number, the lifetime in seconds, and our token."""
-    assert orjson.loads(codec.bind_body(AxbBind(X, A, B, direction, 86400, "l1.1"))) == {
+    assert orjson.loads(codec.bind_body(BindLine(X, A, B, direction, 86400, "l1.1"))) == {
         "relationNum": X,
         "callerNum": A,
         "calleeNum": B,
@@ -105,10 +105,10 @@ def test_bind_body(direction: Direction, wire: int) -> None:
 
 def test_duration_is_zero_only_for_no_expiry() -> None:
     """0 means never expires: only a lifetime of 0 is sent as 0, and a negative one is not sent at all."""
-    assert orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 0, "t")))["duration"] == 0
-    assert orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 1, "t")))["duration"] == 1
+    assert orjson.loads(codec.bind_body(BindLine(X, A, B, Direction.BOTH, 0, "t")))["duration"] == 0
+    assert orjson.loads(codec.bind_body(BindLine(X, A, B, Direction.BOTH, 1, "t")))["duration"] == 1
     with pytest.raises(ValueError, match="ttl_s"):
-        codec.bind_body(AxbBind(X, A, B, Direction.BOTH, -1, "t"))
+        codec.bind_body(BindLine(X, A, B, Direction.BOTH, -1, "t"))
 
 
 def test_options_of_a_bind() -> None:
@@ -135,8 +135,8 @@ def test_options_of_a_bind() -> None:
         CallOptions(callee_tone="b.wav"): {"preVoice": {"calleeHintTone": "b.wav"}},
         DEFAULT: {},
     }.items():
-        plain = orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 60, "t")))
-        assert orjson.loads(codec.bind_body(AxbBind(X, A, B, Direction.BOTH, 60, "t", options))) == plain | fields
+        plain = orjson.loads(codec.bind_body(BindLine(X, A, B, Direction.BOTH, 60, "t")))
+        assert orjson.loads(codec.bind_body(BindLine(X, A, B, Direction.BOTH, 60, "t", options))) == plain | fields
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_options_of_a_bind() -> None:
 )
 def test_modify_body(change: dict[str, Any], fields: dict[str, object]) -> None:
     """A modification names the binding, its new token and what changes, a 0 too; nothing else."""
-    body = orjson.loads(codec.modify_body(AxbModify("s-1", "l1.2", **change)))
+    body = orjson.loads(codec.modify_body(ModifyLine("s-1", "l1.2", **change)))
     assert body == {"subscriptionId": "s-1", "userData": "l1.2", **fields}
 
 
@@ -186,21 +186,21 @@ TONES = CallOptions(caller_tone="a.wav", callee_tone="b.wav")
 )
 def test_options_of_a_modification(was: CallOptions, wanted: CallOptions, fields: dict[str, object]) -> None:
     """What differs goes out; what nobody asks for any more goes out as the platform's default, unless it is that."""
-    body = orjson.loads(codec.modify_body(AxbModify("s-1", "t", options=wanted, was=was)))
+    body = orjson.loads(codec.modify_body(ModifyLine("s-1", "t", options=wanted, was=was)))
     assert body == {"subscriptionId": "s-1", "userData": "t", **fields}
 
 
 def test_options_left_alone() -> None:
     """Without a new set of options none is sent, whatever the line has."""
-    assert orjson.loads(codec.modify_body(AxbModify("s-1", "", was=TONES))) == {"subscriptionId": "s-1"}
+    assert orjson.loads(codec.modify_body(ModifyLine("s-1", "", was=TONES))) == {"subscriptionId": "s-1"}
 
 
 def test_a_modification_cannot_change_the_hint_tone() -> None:
     """The platform takes the tone with a bind only: a request for another one is refused where it is made."""
     was = CallOptions(recording=True, hint_tone="h.wav")
     with pytest.raises(ValueError, match="hint tone"):
-        AxbModify("s-1", "t", options=CallOptions(recording=True, hint_tone="other.wav"), was=was)
-    assert AxbModify("s-1", "t", options=CallOptions(recording=False, hint_tone="h.wav"), was=was).options is not None
+        codec.modify_body(ModifyLine("s-1", "t", options=CallOptions(recording=True, hint_tone="other.wav"), was=was))
+    assert codec.modify_body(ModifyLine("s-1", "t", options=CallOptions(recording=False, hint_tone="h.wav"), was=was))
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,8 @@ def test_binding_with_numbers_as_text_and_text_as_numbers() -> None:
     """Types are forgiven both ways; what is missing stays empty."""
     assert codec.read_binding(
         {"subscriptionId": 4711, "relationNum": X, "callerNum": A, "calleeNum": B, "duration": "60", "userData": 7}
-    ) == AxbBinding("4711", X, A, B, "7", 60)
-    assert codec.read_binding({"subscriptionId": "s", "duration": None}, x=X) == AxbBinding("s", X)
+    ) == PlatformLine("4711", X, A, B, "7", 60)
+    assert codec.read_binding({"subscriptionId": "s", "duration": None}, x=X) == PlatformLine("s", X)
     for broken in (None, "", " ", "a\x00b", True, ["s"]):
         assert codec.read_binding({"subscriptionId": broken}) is None
 
@@ -338,7 +338,7 @@ def test_binding_with_numbers_as_text_and_text_as_numbers() -> None:
 def test_a_list_with_a_bad_element_is_no_list() -> None:
     """A binding that cannot be read must not look absent."""
     good = {"subscriptionId": "s", "relationNum": X}
-    assert codec.read_bindings({"relationNumList": [good]}) == (AxbBinding("s", X),)
+    assert codec.read_bindings({"relationNumList": [good]}) == (PlatformLine("s", X),)
     assert codec.read_bindings({"relationNumList": []}) == ()
     for broken in list[object]([None, "", {}, [good, None], [good, {}], [[good]]]):
         assert codec.read_bindings({"relationNumList": broken}) is None

@@ -6,14 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, Permit, Verdict
+from broker.platform.plain import Plain
+from broker.platform.protocol import Answer, BindLine, ModifyLine, Permit, PlatformLine, Verdict
 
-Script = Callable[[AxbBind], Answer | None]
-ModifyScript = Callable[[AxbModify], Answer | None]
+Script = Callable[[BindLine], Answer | None]
+ModifyScript = Callable[[ModifyLine], Answer | None]
 
 
-class FakeAxb:
-    """Conforms to :class:`broker.platform.protocol.AxbPlatform`; one fake serves one app.
+class FakeAxb(Plain):
+    """Conforms to :class:`broker.platform.protocol.Platform`; one fake serves one app.
 
     ``script`` holds what the next binds answer instead of being carried out (None: carry this one out), and
     ``modify_script`` what the next modifications do; ``modified`` are those that left. ``before_permit`` runs where a
@@ -21,23 +22,23 @@ class FakeAxb:
     """
 
     def __init__(self) -> None:
-        self.bound: dict[str, AxbBinding] = {}
+        self.bound: dict[str, PlatformLine] = {}
         self.script: deque[Script] = deque()
         self.modify_script: deque[ModifyScript] = deque()
-        self.modified: list[AxbModify] = []
+        self.modified: list[ModifyLine] = []
         self.before_permit: Callable[[], None] = lambda: None
         self.sent: list[tuple[str, str]] = []
         self.withheld = 0
 
-    def put(self, request: AxbBind, x: str) -> AxbBinding:
+    def put(self, request: BindLine, x: str) -> PlatformLine:
         """Bind the pair of ``request`` on ``x``."""
-        made = AxbBinding(
+        made = PlatformLine(
             f"fake-{len(self.sent)}", x, request.a, request.b, request.token, request.ttl_s, request.direction
         )
         self.bound[made.subscription_id] = made
         return made
 
-    async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
+    async def bind(self, request: BindLine, *, permit: Permit, timeout_s: float) -> Answer:
         """Create the binding, or what the script says."""
         del timeout_s
         if not self._may("bind", request.x, permit):
@@ -49,7 +50,7 @@ class FakeAxb:
             return Answer(Verdict.CONFLICT, 403, "1012010")
         return Answer(Verdict.DONE, 200, "0", bindings=(self.put(request, request.x),), total=1)
 
-    def change(self, request: AxbModify) -> AxbBinding:
+    def change(self, request: ModifyLine) -> PlatformLine:
         """Make ``request`` true of its binding."""
         was = self.bound[request.subscription_id]
         made = replace(
@@ -63,7 +64,7 @@ class FakeAxb:
         self.bound[request.subscription_id] = made
         return made
 
-    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+    async def modify(self, request: ModifyLine, *, permit: Permit, timeout_s: float) -> Answer:
         """Change the binding, or do what the script says."""
         del timeout_s
         if not self._may("modify", request.subscription_id, permit):
@@ -90,10 +91,18 @@ class FakeAxb:
         return Answer(Verdict.DONE, 200, "0") if found else Answer(Verdict.NOT_FOUND, 403, "1012007")
 
     async def query(
-        self, *, x: str, a: str = "", b: str = "", page: int = 1, permit: Permit, timeout_s: float
+        self,
+        *,
+        x: str,
+        a: str = "",
+        b: str = "",
+        extension: str = "",
+        page: int = 1,
+        permit: Permit,
+        timeout_s: float,
     ) -> Answer:
         """List what is on ``x``."""
-        del page, timeout_s
+        del extension, page, timeout_s
         if not self._may("query", x, permit):
             return Answer(Verdict.WITHHELD)
         found = tuple(one for one in self.bound.values() if one.x == x and a in {"", one.a} and b in {"", one.b})
@@ -121,7 +130,7 @@ class FakeAxb:
         return True
 
 
-def _listed(found: tuple[AxbBinding, ...]) -> Answer:
+def _listed(found: tuple[PlatformLine, ...]) -> Answer:
     if not found:
         return Answer(Verdict.NOT_FOUND, 403, "1012007")
     return Answer(Verdict.DONE, 200, "0", bindings=found, total=len(found))

@@ -23,7 +23,7 @@ from broker.flows.release import release
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import AxbPlatform
+from broker.platform.protocol import Platform
 from broker.store import bindings, registry
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -94,7 +94,7 @@ class Instance:
     known: Registry
     timing: Timing
     width: int
-    make_platform: Callable[[App], AxbPlatform] | None
+    make_platform: Callable[[App], Platform] | None
     periodic: list[Periodic] = field(default_factory=list)
     drained: bool = False
 
@@ -257,7 +257,7 @@ async def instance(
     *,
     timing: Timing = QUICK,
     width: int = 64,
-    platform: Callable[[App], AxbPlatform] | None = None,
+    platform: Callable[[App], Platform] | None = None,
     **changed: Any,
 ) -> AsyncIterator[Instance]:
     """Run an instance on a seeded database."""

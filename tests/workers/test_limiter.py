@@ -8,7 +8,7 @@ import time
 from broker.flows.calls import Active
 from broker.platform.huawei.client import AppAccess, HuaweiAxb
 from broker.platform.huawei.request import Scheme
-from broker.platform.protocol import Answer, AxbBind, Permit
+from broker.platform.protocol import Answer, BindLine, Permit
 from broker.store.database import Database
 from broker.store.registry import App
 from tests.emulator.support import Emulated
@@ -34,7 +34,7 @@ class _Watched(HuaweiAxb):
         super().__init__(AppAccess(app.app_key, app.secret, app.base_url, Scheme(app.auth_scheme)))
         self._left = left
 
-    async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
+    async def bind(self, request: BindLine, *, permit: Permit, timeout_s: float) -> Answer:
         def watched() -> bool:
             if not permit():
                 return False

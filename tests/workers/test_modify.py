@@ -16,7 +16,7 @@ from broker.errors import Conflict, Problem
 from broker.flows.bind import Accepted
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer, Plan, Wait
-from broker.platform.protocol import Answer, AxbModify, Verdict
+from broker.platform.protocol import Answer, ModifyLine, Verdict
 from broker.store import calls
 from broker.store.bindings import Binding, show
 from tests.emulator.support import Emulated
@@ -56,10 +56,10 @@ async def change(
     return await changer.change(await one.show(made), Plan(line=line), Wait(boottime() + within_s, wait=wait))
 
 
-def unanswered(fake: FakeAxb, *, applied: bool) -> Callable[[AxbModify], Answer]:
+def unanswered(fake: FakeAxb, *, applied: bool) -> Callable[[ModifyLine], Answer]:
     """A modify whose answer is lost, carried out or not."""
 
-    def script(request: AxbModify) -> Answer:
+    def script(request: ModifyLine) -> Answer:
         if applied:
             fake.change(request)
         return Answer(Verdict.UNKNOWN)
@@ -67,7 +67,7 @@ def unanswered(fake: FakeAxb, *, applied: bool) -> Callable[[AxbModify], Answer]
     return script
 
 
-def refused(verdict: Verdict) -> Callable[[AxbModify], Answer]:
+def refused(verdict: Verdict) -> Callable[[ModifyLine], Answer]:
     """A modify that is refused."""
     return lambda _: Answer(verdict, 403, "1010001", detail="no")
 
@@ -178,9 +178,9 @@ async def test_unknown_then_refused_is_what_the_platform_shows(
 
 async def test_a_late_arrival_cannot_undo_a_later_change(seeded: str, emu: Emulated, fake: FakeAxb) -> None:
     """While an attempt may still arrive no other change begins; one that arrived meanwhile is what is told."""
-    late: list[AxbModify] = []
+    late: list[ModifyLine] = []
 
-    def lost(request: AxbModify) -> Answer:
+    def lost(request: ModifyLine) -> Answer:
         late.append(request)
         return Answer(Verdict.UNKNOWN)
 
@@ -207,7 +207,7 @@ async def test_a_line_the_platform_does_not_know_is_lost(
 ) -> None:
     """Its binding fails as platform_lost; whoever may have been behind X rests."""
 
-    def gone(_: AxbModify) -> Answer:
+    def gone(_: ModifyLine) -> Answer:
         fake.bound.clear()
         return Answer(Verdict.NOT_FOUND, 403, "1012007")
 
@@ -233,7 +233,7 @@ async def test_released_while_a_modify_is_in_flight(seeded: str, emu: Emulated, 
     """Exactly one unbind follows, whatever became of the modify, and all three parties rest."""
     answered = asyncio.Event()
 
-    def slow(request: AxbModify) -> Answer:
+    def slow(request: ModifyLine) -> Answer:
         answered.set()
         fake.change(request)
         return Answer(Verdict.DONE, 200, "0") if known else Answer(Verdict.UNKNOWN)

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import PoolExhausted
 from broker.flows.calls import Active, Failed
-from broker.platform.protocol import Answer, AxbBind, Verdict
+from broker.platform.protocol import Answer, BindLine, Verdict
 from tests.emulator.support import X1, Emulated
 from tests.workers.fake import FakeAxb
 from tests.workers.rig import Instance, effects, eventually, instance, milliseconds, requests
@@ -137,7 +137,7 @@ async def test_another_x_than_asked_for_is_never_handed_out(seeded: str, emu: Em
     """When the platform answers with another X, that binding is ended by its id and the order gets a right one."""
     fake = FakeAxb()
 
-    def astray(request: AxbBind) -> Answer:
+    def astray(request: BindLine) -> Answer:
         return Answer(Verdict.DONE, 200, "0", bindings=(fake.put(request, "+8617000000199"),), total=1)
 
     fake.script.append(astray)
@@ -155,8 +155,8 @@ async def test_a_binding_of_other_parties_is_not_adopted(seeded: str, emu: Emula
     """A find that carries our token but other parties is not ours."""
     fake = FakeAxb()
 
-    def lost(request: AxbBind) -> Answer:
-        fake.put(AxbBind(request.x, request.a, C, request.direction, request.ttl_s, request.token), request.x)
+    def lost(request: BindLine) -> Answer:
+        fake.put(BindLine(request.x, request.a, C, request.direction, request.ttl_s, request.token), request.x)
         return Answer(Verdict.UNKNOWN)
 
     fake.script.append(lost)

@@ -11,7 +11,7 @@ import orjson
 from broker.errors import Conflict, FieldError, Invalid, Unavailable
 from broker.flows.operate.desk import Access, Desk, Shown, no_app, sealed, shown
 from broker.flows.operate.fields import AppChange, NewApp
-from broker.platform.protocol import Answer, AxbPlatform, Verdict
+from broker.platform.protocol import Answer, Platform, Verdict
 from broker.store.calls import take_slots
 from broker.store.statements import statements
 
@@ -92,7 +92,7 @@ async def resume(desk: Desk, name: str) -> Shown:
     return await _set_state(desk, name, "open", None)
 
 
-async def check(desk: Desk, name: str, platform: Callable[[Access], AxbPlatform], *, staged: bool = False) -> Shown:
+async def check(desk: Desk, name: str, platform: Callable[[Access], Platform], *, staged: bool = False) -> Shown:
     """Ask the platform one question in the app's name and tell what the answer proves of the current or staged secret.
 
     The question takes its turn in the app's limit like every other call.

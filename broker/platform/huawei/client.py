@@ -1,4 +1,4 @@
-"""The driver: :class:`broker.platform.protocol.AxbPlatform` over Huawei Cloud PrivateNumber's AXB mode (contract 2)."""
+"""The driver: :class:`broker.platform.protocol.Platform` over Huawei Cloud PrivateNumber's AXB mode (contract 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from broker.platform.huawei.codes import Operation, judge
 from broker.platform.huawei.http import CallError, HttpAnswer, HttpClient, HttpOptions
 from broker.platform.huawei.origin import Dialer, Origin, TlsOptions
 from broker.platform.huawei.request import RequestWriter, Scheme
-from broker.platform.protocol import Answer, AxbBind, AxbBinding, AxbModify, Permit, Verdict
+from broker.platform.plain import Plain
+from broker.platform.protocol import Answer, BindLine, ModifyLine, Permit, PlatformLine, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class AppAccess:
     tls: TlsOptions | None = None
 
 
-class HuaweiAxb:
-    """Implements ``AxbPlatform``. Raises ``ValueError`` for arguments that no request can be made of, before any I/O.
+class HuaweiAxb(Plain):
+    """Implements ``Platform``. Raises ``ValueError`` for arguments that no request can be made of, before any I/O.
 
     ``now`` returns unix time; ``Created`` is made from it plus the clock offset. Nothing is retried here.
     """
@@ -62,7 +63,7 @@ class HuaweiAxb:
         """Add ``seconds`` to our clock for ``Created``, from the next call on; ``Answer.date_skew_s`` fits as it is."""
         self._clock_offset_s = seconds
 
-    async def bind(self, request: AxbBind, *, permit: Permit, timeout_s: float) -> Answer:
+    async def bind(self, request: BindLine, *, permit: Permit, timeout_s: float) -> Answer:
         """Create the binding (contract 2.1). ``bindings[0]`` holds what the answer echoes, X always."""
         body = codec.bind_body(request)
         got = await self._call(lambda: self._writer.post(body), permit, timeout_s)
@@ -76,7 +77,7 @@ class HuaweiAxb:
             return reading.doubt("success without a subscriptionId")
         return reading.answer((binding,), 1)
 
-    async def modify(self, request: AxbModify, *, permit: Permit, timeout_s: float) -> Answer:
+    async def modify(self, request: ModifyLine, *, permit: Permit, timeout_s: float) -> Answer:
         """Change that one binding (contract 2.3)."""
         body = codec.modify_body(request)
         got = await self._call(lambda: self._writer.put(body), permit, timeout_s)
@@ -89,9 +90,18 @@ class HuaweiAxb:
         return got if isinstance(got, Answer) else self._read(Operation.UNBIND, got).answer()
 
     async def query(
-        self, *, x: str, a: str = "", b: str = "", page: int = 1, permit: Permit, timeout_s: float
+        self,
+        *,
+        x: str,
+        a: str = "",
+        b: str = "",
+        extension: str = "",
+        page: int = 1,
+        permit: Permit,
+        timeout_s: float,
     ) -> Answer:
         """List bindings on ``x`` (contract 2.4); a success with nothing in it is ``NOT_FOUND``."""
+        del extension
         return await self._list(codec.bindings_on(x, a, b, page), permit, timeout_s, x=x, page=page)
 
     async def lookup(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:
@@ -144,7 +154,7 @@ class _Reading(NamedTuple):
     date_skew_s: float | None
     fields: codec.Fields
 
-    def answer(self, bindings: tuple[AxbBinding, ...] = (), total: int = 0) -> Answer:
+    def answer(self, bindings: tuple[PlatformLine, ...] = (), total: int = 0) -> Answer:
         return Answer(self.verdict, self.http, self.code, self.detail, bindings, total, self.date_skew_s)
 
     def doubt(self, detail: str) -> Answer:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import orjson
 
-from broker.domain.options import CallOptions
-from broker.platform.protocol import AxbBind, AxbBinding, AxbModify, Direction
+from broker.domain.options import CallOptions, modifiable
+from broker.platform.protocol import BindLine, Direction, ModifyLine, PlatformLine
 
 AXB_PATH: Final = "/rest/caas/relationnumber/partners/v1.0"
 PAGE_SIZE: Final = 100  # the contract's maximum; anything above silently becomes 50
@@ -36,7 +36,7 @@ _PADDING: Final = b"\xef\xbb\xbf\x00 \t\r\n"
 Fields = Mapping[str, Any]
 
 
-def bind_body(request: AxbBind) -> bytes:
+def bind_body(request: BindLine) -> bytes:
     """Return the body of contract 2.1. Raises ``ValueError`` for a negative lifetime; it must never become 0."""
     if request.ttl_s < 0:
         raise ValueError("ttl_s must be 0 (no expiry) or positive")
@@ -58,8 +58,10 @@ def bind_body(request: AxbBind) -> bytes:
     return orjson.dumps(body)
 
 
-def modify_body(request: AxbModify) -> bytes:
-    """Return the body of contract 2.3. Raises ``ValueError`` for a blank id and for a negative lifetime."""
+def modify_body(request: ModifyLine) -> bytes:
+    """Return the body of contract 2.3. Raises ``ValueError`` for a blank id, a negative lifetime, another hint tone."""
+    if request.options is not None and not modifiable(request.was, request.options):
+        raise ValueError("the hint tone of a bound line cannot be changed")
     if not request.subscription_id.strip():
         raise ValueError("subscription_id must not be blank")
     if request.ttl_s is not None and request.ttl_s < 0:
@@ -180,7 +182,7 @@ def read_direction(fields: Fields) -> Direction | None:
     return None if count is None else _DIRECTION_READ.get(count)
 
 
-def read_binding(fields: Fields, *, x: str = "") -> AxbBinding | None:
+def read_binding(fields: Fields, *, x: str = "") -> PlatformLine | None:
     """Return a bind's answer or an element of a query's list; ``None`` without a ``subscriptionId``.
 
     ``x`` stands in for an X that is not echoed. Everything else is as reported.
@@ -188,7 +190,7 @@ def read_binding(fields: Fields, *, x: str = "") -> AxbBinding | None:
     subscription_id = read_text(fields, "subscriptionId").strip()
     if not subscription_id:
         return None
-    return AxbBinding(
+    return PlatformLine(
         subscription_id=subscription_id,
         x=read_text(fields, "relationNum") or x,
         a=read_text(fields, "callerNum"),
@@ -199,7 +201,7 @@ def read_binding(fields: Fields, *, x: str = "") -> AxbBinding | None:
     )
 
 
-def read_bindings(fields: Fields, *, x: str = "") -> tuple[AxbBinding, ...] | None:
+def read_bindings(fields: Fields, *, x: str = "") -> tuple[PlatformLine, ...] | None:
     """Return a query's list, or ``None`` when it is missing or any element is no binding.
 
     Skipping a bad element would make a binding look absent, and absence is what a query is asked to prove.

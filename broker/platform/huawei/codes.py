@@ -65,7 +65,7 @@ TABLE: Final[Mapping[tuple[int, str], Row]] = MappingProxyType(
         (403, "1010040"): Row(Verdict.CONFIGURATION, "the application is of another mode"),
         (403, "1011001"): Row(Verdict.NUMBER_REFUSED, "X is not this application's"),
         (403, "1011002"): Row(Verdict.CAPACITY, "no free X"),
-        (403, "1011003"): Row(Verdict.CAPACITY, "A has its maximum of X numbers"),
+        (403, "1011003"): Row(Verdict.PARTY_LIMIT, "A has its maximum of X numbers"),
         (403, "1011004"): Row(Verdict.NOT_FOUND, "X has no binding in this application"),
         (403, "1011005"): Row(Verdict.CONFLICT, "X is bound already"),
         (403, "1011006"): Row(Verdict.FLOW_CONTROL, "the requester is under flow control"),
@@ -109,12 +109,13 @@ _NO_CODE: Final[Mapping[int, Row]] = MappingProxyType(
     }
 )
 
+_OF_A_BIND: Final = frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.PARTY_LIMIT, Verdict.NUMBER_REFUSED})
 #: Verdicts that ask for another X, or for other parties on it, and that no answer to this operation can mean.
 _BARRED: Final[Mapping[Operation, frozenset[Verdict]]] = {
     Operation.BIND: frozenset(),
     Operation.MODIFY: frozenset({Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
-    Operation.UNBIND: frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
-    Operation.QUERY: frozenset({Verdict.CONFLICT, Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
+    Operation.UNBIND: _OF_A_BIND,
+    Operation.QUERY: _OF_A_BIND,
 }
 
 
