@@ -9,10 +9,11 @@ import orjson
 from broker.api import parse
 from broker.api.context import Services
 from broker.domain.choice import Policy
+from broker.domain.modes import LONGEST_TTL_S
 from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
-from broker.flows.order import LONGEST_TTL_S, BindOrder
+from broker.flows.order import BindOrder
 from broker.flows.tones import check_tones
 from broker.store.registry import App, Key, Pool, Registry
 

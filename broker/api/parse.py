@@ -24,9 +24,9 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from broker.domain.modes import LONGEST_TTL_S
 from broker.domain.phone import FORM, PhoneNumber
 from broker.errors import BadRequest, FieldError, Invalid, TooLarge, TooSlow, UnsupportedMedia
-from broker.flows.order import LONGEST_TTL_S
 from broker.log import scrubbed
 
 #: A body that takes longer than this to arrive is not waited for.

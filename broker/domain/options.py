@@ -16,7 +16,8 @@ class CallOptions:
     name voice files: played before a recorded call, in the last minute of a limited one, to A and to B (or anybody
     else) who dial X. ``display``: ``caller`` shows A the real caller instead of X. ``callback_tone`` plays to A who
     dials X when nobody has called it, who has is remembered for ``callback_ttl_s``. ``peer_ttl_s``: lifetime of the Y
-    numbers that the platform gives out by itself, 0 = as long as the line.
+    numbers that the platform gives out by itself, 0 = as long as the line. ``relaxed``: where the platform picks X, any
+    city will do.
     """
 
     recording: bool | None = None
@@ -30,6 +31,7 @@ class CallOptions:
     callback_tone: str | None = None
     callback_ttl_s: int | None = None
     peer_ttl_s: int | None = None
+    relaxed: bool | None = None
 
     def to_text(self) -> str | None:
         """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""

@@ -77,7 +77,7 @@ class _Item:
 
     def parties(self) -> tuple[tuple[int, int], tuple[int, int]]:
         pool_id = self.pool.id
-        return (pool_id, self.order.a_key), (pool_id, self.order.b_key)
+        return (pool_id, self.order.a_key), (pool_id, self.order.other_key)
 
 
 class Allocator:
@@ -156,7 +156,7 @@ class Allocator:
     async def pick(self, order: BindOrder, *, avoid: int = 0) -> Choice | None:
         """Return the X that the order would get in its first pool, reserving nothing; None = there is none."""
         pool = order.pools[0]
-        parties = (pool.id, order.a_key), (pool.id, order.b_key)
+        parties = (pool.id, order.a_key), (pool.id, order.other_key)
         views = await allocation.histories(self._db, parties)
         return self._pick(order, pool, views[parties[0]], views[parties[1]], avoid=avoid)
 
@@ -275,7 +275,7 @@ class Allocator:
             line, order = found.get(line_id), item.order
             if line is None or not item.pool.open_mask >> line.x_id & 1:
                 continue  # an X that is to be emptied takes in nobody
-            if line.fits(a=order.a, b=order.b, direction=order.direction, options=order.options.to_text()):
+            if line.fits(a=order.a, b=order.other, direction=order.direction, options=order.options.to_text()):
                 claim = self._claim(item, item.pool, line.x_id, "joined", views)
                 joining.setdefault(item, claim._replace(line_id=line_id))
         if joining:
@@ -309,7 +309,7 @@ class Allocator:
         """Choose in the item's pool, or move it on to its next pool, or refuse it."""
         pool = self._registry().pools.get(item.pool.id, item.pool)
         a, b = (views[party] for party in item.parties())
-        pair = pool.id, min(item.order.a_key, item.order.b_key), max(item.order.a_key, item.order.b_key)
+        pair = pool.id, min(item.order.a_key, item.order.other_key), max(item.order.a_key, item.order.other_key)
         if item.order.share and pair in pairs:
             self._again(item)  # its twin in this batch makes the line that this one may share
             return None
@@ -318,7 +318,7 @@ class Allocator:
             self._next_pool(item, pool, a, b)
             return None
         if item.order.explain:
-            a_barred, b_barred = a.barred(item.order.b_key), b.barred(item.order.a_key)
+            a_barred, b_barred = a.barred(item.order.other_key), b.barred(item.order.a_key)
             item.explain(
                 policy=item.order.policy.value, why=choice.why, pool=pool.name, numbers=len(pool.numbers),
                 open=pool.open_mask.bit_count(), barred_for_a=a_barred.bit_count(), barred_for_b=b_barred.bit_count(),
@@ -334,12 +334,12 @@ class Allocator:
     def _pick(self, order: BindOrder, pool: Pool, a: PartyView, b: PartyView, *, avoid: int = 0) -> Choice | None:
         now = time.monotonic()
         memory = self._memory.setdefault(pool.id, PoolMemory())
-        usable = pool.open_mask & ~avoid & ~a.barred(order.b_key) & ~b.barred(order.a_key) if pool.open else 0
+        usable = pool.open_mask & ~avoid & ~a.barred(order.other_key) & ~b.barred(order.a_key) if pool.open else 0
         if memory.full:
             usable &= ~memory.full_mask(now)
         heat = memory.warmed(len(pool.numbers), now)
         choice = choose(
-            order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.b_key, heat=heat
+            order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.other_key, heat=heat
         )
         if choice is not None:
             memory.prefix.note(choice.first_fit, now)
@@ -356,7 +356,7 @@ class Allocator:
             size=len(pool.numbers),
             open_=pool.open_mask if pool.open else 0,
             full=self._memory[pool.id].full_mask(time.monotonic()) | found_full,
-            a_barred=a.barred(order.b_key),
+            a_barred=a.barred(order.other_key),
             b_barred=b.barred(order.a_key),
             a_live=a.live,
             b_live=b.live,
@@ -395,9 +395,9 @@ class Allocator:
             line_id=item.line_id,
             binding_id=item.binding_id,
             a_key=order.a_key,
-            b_key=order.b_key,
+            b_key=order.other_key,
             a_sealed=self._vault.seal("line", "a", pool.id, item.line_id, order.a.reveal()),
-            b_sealed=self._vault.seal("line", "b", pool.id, item.line_id, order.b.reveal()),
+            b_sealed=self._vault.seal("line", "b", pool.id, item.line_id, order.other.reveal()),
             direction=order.direction,
             options=order.options.to_text(),
             joinable=order.share,
@@ -434,7 +434,10 @@ class Allocator:
         self, item: _Item, claim: Claim, created_at: datetime, asked_at: float, joined: Joined | None = None
     ) -> None:
         item.over = True
-        allocated = Allocated(claim, item.pool, created_at, asked_at, joined, item.explanation)
+        allocated = Allocated(
+            item.pool, claim.binding_id, claim.line_id, created_at, asked_at, claim.x_id,
+            joined=joined, explanation=item.explanation,
+        )  # fmt: skip
         if not item.tell(allocated) and claim.key_hash is None:
             # Whoever asked is gone and knows no id to ask for.
             self._abandon(claim)
@@ -488,7 +491,7 @@ class Allocator:
             app=app, caller_id=0, a=call.a, b=call.b, a_key=call.a_key, b_key=call.b_key, pools=(pool,),
             ttl_s=call.ttl_s, direction=call.direction, policy=Policy.PACK,
         )  # fmt: skip
-        avoid = 1 << call.x_id
+        avoid = 1 << call.x_id if call.x_id is not None else 0
         for _ in range(2 * _PATIENCE):
             choice = await self.pick(order, avoid=avoid)
             if choice is None:
@@ -501,7 +504,7 @@ class Allocator:
                     pool_id=pool.id, old_line=call.line_id, no=call.key.no, token=call.key.token, bar_s=bar_s,
                     outcome=outcome, http=http, code=code, x_id=choice.x, cap=app.cap, line_id=line_id,
                     a_sealed=self._vault.seal("line", "a", pool.id, line_id, call.a.reveal()),
-                    b_sealed=self._vault.seal("line", "b", pool.id, line_id, call.b.reveal()), chosen=choice.why,
+                    b_sealed=self._vault.seal("line", "b", pool.id, line_id, order.other.reveal()), chosen=choice.why,
                 ),
                 mode=LockMode.WAIT,
                 lease_s=self._lease_s,
@@ -523,7 +526,7 @@ def _lines_seen(item: _Item, views: dict[tuple[int, int], PartyView]) -> list[UU
     a, b = views[a_party], views[b_party]
     if not a.live_with or not b.live_with:
         return []
-    return a.lines_with(item.order.b_key) if _size(a) <= _size(b) else b.lines_with(item.order.a_key)
+    return a.lines_with(item.order.other_key) if _size(a) <= _size(b) else b.lines_with(item.order.a_key)
 
 
 def _size(view: PartyView) -> int:

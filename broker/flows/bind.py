@@ -145,12 +145,12 @@ def _hand_over(
 
 
 def _accepted(allocated: Allocated, outcome: Settled | None) -> Accepted:
-    claim, joined = allocated.claim, allocated.joined
+    joined = allocated.joined
     if joined is not None and joined.state == "active":
         # The line is confirmed: the binding's time begins now.
         outcome = Active(allocated.x, joined.subscription_id or "", joined.created_at)
     return Accepted(
-        claim.pool_id, claim.binding_id, allocated.created_at, outcome, claim.line_id, joined is not None,
+        allocated.pool.id, allocated.binding_id, allocated.created_at, outcome, allocated.line_id, joined is not None,
         allocated.explanation,
     )  # fmt: skip
 
@@ -219,20 +219,21 @@ def problem_of(failed: Failed) -> Problem:
 
 
 def _call(order: BindOrder, allocated: Allocated, *, lease_s: float, deadline: float) -> PlatformCall:
-    claim = allocated.claim
     return PlatformCall(
-        key=CallKey(claim.pool_id, claim.line_id, 1, 1),
+        key=CallKey(allocated.pool.id, allocated.line_id, 1, 1),
         op="bind",
-        app_id=claim.app_id,
-        x_id=claim.x_id,
+        app_id=order.app.id,
+        x_id=allocated.x_id,
         x=allocated.x,
+        extension=allocated.extension,
         a=order.a,
         b=order.b,
-        a_key=claim.a_key,
-        b_key=claim.b_key,
-        direction=claim.direction,
-        ttl_s=claim.line_ttl_s,
+        a_key=order.a_key,
+        b_key=order.b_key,
+        direction=order.direction,
+        ttl_s=order.line_ttl_s,
         options=order.options,
+        callback=order.callback,
         lease_until=allocated.asked_at + lease_s,
         urgency=deadline,
     )

@@ -54,7 +54,9 @@ class PlatformCall:
 
     ``lease_until`` is on :func:`broker.clock.boottime`; it was counted from before the statement that gave the lease,
     so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
-    ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the line's own roles.
+    ``x_id`` is None, and ``x`` empty, while the platform has not picked X. ``extension`` is what the line has of X,
+    None for a pair. ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the
+    line's own roles.
     ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
     ``unwanted``: the line is being released, so a bind or modify is not to be sent anew.
     """
@@ -62,17 +64,19 @@ class PlatformCall:
     key: CallKey
     op: str
     app_id: int
-    x_id: int
+    x_id: int | None
     x: str
     a: PhoneNumber
-    b: PhoneNumber
+    b: PhoneNumber | None
     a_key: int
-    b_key: int
+    b_key: int | None
     direction: str
     ttl_s: int
     lease_until: float
     urgency: float
     options: CallOptions = DEFAULT
+    extension: int | None = None
+    callback: PhoneNumber | None = None
     change: LineChange | None = None
     subscription_id: str | None = None
     attempt: int = 0

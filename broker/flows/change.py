@@ -175,7 +175,7 @@ class Changer:
             if choice is None:
                 break
             to = Move(
-                x_id=choice.x, cap=app.cap, line_id=new_id(), a=order.a, b=order.b, direction=order.direction,
+                x_id=choice.x, cap=app.cap, line_id=new_id(), a=order.a, b=order.other, direction=order.direction,
                 options=order.options.to_text(), joinable=binding.joinable, line_ttl_s=order.line_ttl_s,
                 chosen=choice.why,
             )  # fmt: skip

@@ -38,6 +38,11 @@ class App:
     max_ttl_s: int = 31_536_000
     recording: bool = True
     sms: bool = True
+    owner: str | None = None
+    extension_digits: int = 4
+    extensions_per_x: int = 200
+    recreate: bool = False
+    retention_days: int = 90
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -64,6 +69,8 @@ class Pool:
     open: bool
     numbers: tuple[str, ...]
     open_mask: int
+    routing: str = "pair"
+    typo_safe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,8 @@ async def load(db: Database, vault: Vault) -> Registry:
             open=row["state"] == "open",
             numbers=tuple(numbers.get(row["id"], ())),
             open_mask=masks.get(row["id"], 0),
+            routing=row["routing"],
+            typo_safe=row["typo_safe"],
         )
         for row in await db.fetch(sql["pools"])
         if row["app_id"] in apps
@@ -163,6 +172,11 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         max_ttl_s=row["max_ttl_s"],
         recording=row["recording"],
         sms=row["sms"],
+        owner=row["owner"],
+        extension_digits=row["extension_digits"],
+        extensions_per_x=row["extensions_per_x"],
+        recreate=row["recreate"],
+        retention_days=row["retention_days"],
         accepted_secrets=secrets,
         tones=tones,
     )

@@ -285,7 +285,8 @@ class Dispatcher:
         at = await self._sender.persist(lambda: self._ended.submit(ended))
         if at is None:
             raise NotOurs
-        self._allocator.heat_note(call.pool_id, call.x_id)
+        if call.x_id is not None:
+            self._allocator.heat_note(call.pool_id, call.x_id)
         self.released += 1
         call.settle(Released(at))
 
@@ -339,4 +340,5 @@ class Dispatcher:
 def _is_ours(found: PlatformLine, call: PlatformCall) -> bool:
     """Tell whether a platform's binding is some attempt of this call's line, for the very parties asked for."""
     mark, _, _ = found.token.partition(".")
-    return mark == call.line_id.hex and found.x == call.x and found.a == call.a.reveal() and found.b == call.b.reveal()
+    b = call.b.reveal() if call.b is not None else ""
+    return mark == call.line_id.hex and found.x == call.x and found.a == call.a.reveal() and found.b == b

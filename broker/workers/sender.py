@@ -116,7 +116,7 @@ class Sender:
             request = BindLine(
                 x=call.x,
                 a=call.a.reveal(),
-                b=call.b.reveal(),
+                b=call.b.reveal() if call.b is not None else "",
                 direction=Direction(call.direction),
                 ttl_s=call.ttl_s,
                 token=call.token,

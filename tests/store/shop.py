@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from broker.domain.ids import new_id
-from broker.flows.order import PLATFORM_TTL_S
+from broker.domain.modes import MODES
 from broker.store import allocation, calls
 from broker.store.allocation import Claim, LockMode
 from broker.store.calls import Bound, BoundResult, CallKey, Ended
@@ -132,7 +132,7 @@ class Shop:
             direction="both",
             options=options,
             joinable=True,
-            line_ttl_s=min(ttl_s, PLATFORM_TTL_S),
+            line_ttl_s=MODES["axb"].platform_ttl(ttl_s),
             ttl_s=ttl_s,
             chosen="pack:unused_coolest",
             order_id="order-1",

@@ -175,13 +175,13 @@ async def test_rescued_before_sending(one: Instance) -> None:
     await one.idle()
     assert [row["op"] for row in await one.emu.ledger()] == ["query", "bind"]
     (line,) = await one.lines()
-    assert (line["state"], line["id"]) == ("active", allocated.claim.line_id)
+    assert (line["state"], line["id"]) == ("active", allocated.line_id)
 
 
 async def test_rescued_after_sending(one: Instance) -> None:
     """A bind whose owner died after it was carried out is adopted, not repeated."""
     allocated = await one.allocator.allocate(one.order(A, B), within_s=5)
-    subscription = await one.emu.bound(allocated.x, A, B, userData=f"{allocated.claim.line_id.hex}.1")
+    subscription = await one.emu.bound(allocated.x, A, B, userData=f"{allocated.line_id.hex}.1")
     await one.end_leases()
     await one.rescue()
     await one.idle()

@@ -8,7 +8,8 @@ SELECT current_setting('max_locks_per_transaction')::integer * current_setting('
 
 -- name: apps
 SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secret_sealed, base_url, auth_scheme, rate,
-       burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, state, state_reason
+       burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, owner,
+       extension_digits, extensions_per_x, recreate, retention_days, state, state_reason
 FROM app ORDER BY id;
 
 -- name: keys
@@ -17,7 +18,7 @@ FROM api_key AS k JOIN caller AS c ON c.id = k.caller_id
 WHERE k.revoked_at IS NULL;
 
 -- name: pools
-SELECT id, app_id, name, area_code, state FROM pool ORDER BY app_id, name;
+SELECT id, app_id, name, area_code, state, routing, typo_safe FROM pool ORDER BY app_id, name;
 
 -- name: numbers
 SELECT pool_id, x_id, number, state FROM x_number WHERE state <> 'moved' ORDER BY pool_id, x_id;

@@ -1,0 +1,44 @@
+"""X: the platform keeps no binding and asks us at every call (contract 5.1).
+
+A pool's routing says what is behind its X numbers: ``pair`` (two parties, as AXB) or ``one`` (one party, as AX).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+
+_CALLS: Final = {
+    "direction": Field(),
+    "display": Field("displayCalleeNum", "5.1"),
+    "recording": Field("recordFlag, recordHintTone", "5.1"),
+    "max_call_minutes": Field("maxDuration", "5.1"),
+    "last_minute_tone": Field("lastMinVoice", "5.1"),
+    "tones": Field("waitVoice", "5.1"),
+}
+
+X: Final = Mode(
+    name="x",
+    title="We route every call",
+    allocation=Allocation.PAIR,
+    binds=OURS
+    | {
+        "a": Field("calleeNum", "5.1"),
+        "b": Field("calleeNum", "5.1"),
+        "routing": Field(),
+        "ttl_s": Field(),
+        "policy": Field(),
+        "share": Field(),
+    }
+    | _CALLS,
+    changes={
+        "a": Field("calleeNum", "5.1"),
+        "b": Field("calleeNum", "5.1"),
+        "ttl_s": Field(),
+        "user_data": Field(),
+        "metadata": Field(),
+    }
+    | _CALLS,
+    platform_ttl=lambda ttl_s: ttl_s,
+)
