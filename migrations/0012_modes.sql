@@ -2,7 +2,7 @@
 --
 -- Constraints of the tables of configuration are exchanged for wider ones; they have as many rows as there are apps, pools
 -- and rented numbers, and binds never write to them.
--- squawk-ignore-file constraint-missing-not-valid, require-concurrent-index-creation
+-- squawk-ignore-file constraint-missing-not-valid, require-concurrent-index-creation, ban-drop-not-null
 
 ALTER TABLE app
   ADD COLUMN owner text CHECK (length(owner) BETWEEN 1 AND 64),
@@ -41,7 +41,6 @@ COMMENT ON COLUMN line.callee_sealed IS 'The temporary callee: whom A reaches wh
 COMMENT ON COLUMN line.callee_until IS 'End of the temporary callee.';
 COMMENT ON COLUMN line.callee_user_data IS 'The order system''s own words about the temporary callee. Never sent to the platform.';
 COMMENT ON COLUMN line.gap_ms IS 'How long nobody was behind the X while the line was last bound anew.';
-CREATE INDEX line_sole ON line (a_key) WHERE b_key IS NULL AND seat IS NOT NULL;
 
 -- What there is to claim in the modes that give a line a whole X, or an extension of one.
 CREATE TABLE place (
