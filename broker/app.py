@@ -16,9 +16,12 @@ from broker.api.context import Limits, Services
 from broker.api.health import add_health
 from broker.api.server import Runner, build
 from broker.clock import boottime
+from broker.domain.change import LineChange
+from broker.domain.modes import MODES
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
+from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
 from broker.metrics import Metrics
@@ -96,7 +99,11 @@ class Worker:
         )
         sender = Sender(self._db, self.registry, self._platform, timing=timing, width=settings.platform_connections)
         self._dispatcher = Dispatcher(
-            self._db, sender, self._allocator, rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s
+            self._db,
+            sender,
+            self._allocator,
+            rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
+            replaces=self._replaces,
         )
         self._measures = Measures(
             self._metrics,
@@ -149,6 +156,11 @@ class Worker:
             )
 
     # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _replaces(self, call: PlatformCall, change: LineChange) -> bool:
+        app = self.registry().apps[call.app_id]
+        anew = MODES[app.mode].rebinds
+        return bool(anew) and ((change.a is not None and "a" in anew) or (change.renewal and app.recreate))
 
     def _platform(self, app: App) -> Platform:
         driver = HuaweiAxb(

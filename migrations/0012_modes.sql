@@ -50,6 +50,7 @@ CREATE TABLE place (
   until     timestamptz NOT NULL DEFAULT '-infinity',
   line_id   uuid,
   party_key bigint,
+  rests_until timestamptz,
   in_use    boolean NOT NULL DEFAULT true,
   PRIMARY KEY (pool_id, x_id, extension)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
@@ -57,6 +58,7 @@ COMMENT ON TABLE place IS 'A whole X (extension 0) or an extension of one: held 
 COMMENT ON COLUMN place.until IS 'Rest ends by reading the clock, not by a sweep.';
 COMMENT ON COLUMN place.line_id IS 'The line that holds it or held it last; only that may end it.';
 COMMENT ON COLUMN place.party_key IS 'Whose it is or was last: the same A may come back before the rest has ended.';
+COMMENT ON COLUMN place.rests_until IS 'End of the rest that the same A broke off by coming back: if nothing comes of that, the rest goes on.';
 COMMENT ON COLUMN place.in_use IS 'Whether it may be given out, as the app''s number of extensions and the pool''s safety want it.';
 CREATE INDEX place_rest ON place (pool_id, x_id, until) WHERE in_use;
 CREATE INDEX place_party ON place (party_key) WHERE party_key IS NOT NULL;

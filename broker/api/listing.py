@@ -83,7 +83,7 @@ def _fits(binding: Binding, asked: parse.ListRequest, party: str | None, app_id:
         # While a bind is pending its X is no news to tell, but who asks for that X may know.
         and (asked.x is None or binding.x == asked.x)
         and (asked.state is None or binding.state == asked.state)
-        and (party is None or party in {binding.a.reveal(), binding.b.reveal()})
+        and (party is None or party in binding.parties)
     )
 
 

@@ -17,14 +17,30 @@ def other_way(direction: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Callee:
+    """A temporary callee: whom A reaches who dials X, for ``ttl_s`` seconds from the platform's answer."""
+
+    number: PhoneNumber
+    ttl_s: int
+    user_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LineChange:
-    """What a modify makes of a line; None = unchanged. ``ttl_s`` counts from the platform's answer, 0 = no expiry."""
+    """What a modify makes of a line; None = unchanged. ``ttl_s`` counts from the platform's answer, 0 = no expiry.
+
+    ``callback``: whom A reaches who dials X when nobody has called; ``no_callback`` takes that away. A ``callee`` is
+    set by itself, with nothing else.
+    """
 
     a: PhoneNumber | None = None
     b: PhoneNumber | None = None
     direction: str | None = None
     options: CallOptions | None = None
     ttl_s: int | None = None
+    callback: PhoneNumber | None = None
+    no_callback: bool = False
+    callee: Callee | None = None
 
     def flipped(self) -> LineChange:
         """Return the same change for a line whose A is B here."""
@@ -35,6 +51,11 @@ class LineChange:
             direction=other_way(self.direction) if self.direction is not None else None,
             options=self.options.flipped() if self.options is not None else None,
         )
+
+    @property
+    def renewal(self) -> bool:
+        """Whether only a longer life is wanted."""
+        return self.ttl_s is not None and self == LineChange(ttl_s=self.ttl_s)
 
     @property
     def party(self) -> PhoneNumber | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
-from broker.errors import PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
+from broker.errors import Conflict, PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
 from broker.flows.allocate import Allocator
 from broker.flows.calls import Active, Dispatch, Failed, PlatformCall, Settled
 from broker.flows.order import Allocated, BindOrder
@@ -205,6 +205,8 @@ def problem_of(failed: Failed) -> Problem:
             return Unavailable(
                 "The platform has suspended this app.", code="app_suspended", retry_after_s=60, extra=platform
             )
+        case "party_limit":
+            return Conflict("A has as many X numbers as it may have.", code="party_limit", extra=platform)
         case "pool_exhausted":
             return PoolExhausted(
                 "The platform refused the chosen X and no other may be given to this pair now.",

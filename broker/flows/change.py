@@ -13,6 +13,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.domain.ids import new_id
+from broker.domain.modes import MODES, Allocation, Mode
 from broker.domain.options import CallOptions, modifiable
 from broker.errors import Conflict, PlatformRefused, PoolExhausted, Problem
 from broker.flows.allocate import Allocator
@@ -88,18 +89,15 @@ class Changer:
             Conflict: it cannot be changed (now, or so); nothing was.
             Problem: the platform refused; nothing was changed of the line.
         """
-        if plan.line is not None:
-            check_lane(self._registry().apps[binding.app_id], self._dispatch)
-        if plan.line is not None and binding.state != "active":
-            # What was read before the confirmation does not name the subscription.
-            raise _refusal("changing")
+        mode = MODES[self._registry().apps[binding.app_id].mode]
+        plan = self._as_the_mode_takes_it(binding, plan, mode)
         options = plan.line.options if plan.line is not None else None
-        if options is not None and not modifiable(binding.options, options):
+        if options is not None and mode.hint_tone_fixed and not modifiable(binding.options, options):
             if plan.rebind:
                 return await self._move(binding, plan, until)
             raise Conflict("The hint tone of a bound line cannot be changed.", code="not_modifiable")
         asked_at = boottime()
-        begun = await self._begin(binding, plan, until)
+        begun = await self._begin(binding, plan, until, most_x=mode.x_per_party)
         match begun.outcome:
             case "changed":
                 return await self._read(binding)
@@ -116,19 +114,37 @@ class Changer:
             case outcome:
                 raise _refusal(outcome)
 
-    async def barred(self, binding: Binding, party_key: int, kept_key: int) -> bool:
+    def _as_the_mode_takes_it(self, binding: Binding, plan: Plan, mode: Mode) -> Plan:
+        if mode.allocation is Allocation.PLATFORM and (plan.line is not None or "ttl_s" in plan.own.given):
+            raise Conflict("The platform cannot change bindings of this mode.", code="not_modifiable")
+        if binding.b is None and plan.rebind:
+            plan = replace(plan, rebind=False)  # no other X would do better for one party
+        if plan.line is None:
+            return plan
+        check_lane(self._registry().apps[binding.app_id], self._dispatch)
+        if binding.state != "active":
+            # What was read before the confirmation does not name the subscription.
+            raise _refusal("changing")
+        if plan.line.a is not None and "a" in mode.rebinds:
+            # Bound anew, it lives from then on: as long as the binding has left.
+            plan = replace(plan, line=replace(plan.line, ttl_s=mode.platform_ttl(_ttl_left(binding, plan))))
+        return plan
+
+    async def barred(self, binding: Binding, party_key: int, kept_key: int | None) -> bool:
         """Tell whether the party may not have the binding's X now, beside the one that stays."""
+        if binding.x_id is None or kept_key is None:
+            return False
         party = binding.pool_id, party_key
         views = await histories(self._db, [party])
         return bool(views[party].barred(kept_key) >> binding.x_id & 1)
 
     # -- by a modify -----------------------------------------------------------------------------------------------
 
-    async def _begin(self, binding: Binding, plan: Plan, until: Wait) -> Begun:
+    async def _begin(self, binding: Binding, plan: Plan, until: Wait, *, most_x: int | None) -> Begun:
         while True:
             begun = await changes.begin(
                 self._db, self._vault, binding, plan.own, plan.line, mates=plan.mates, mode=LockMode.TRY,
-                lease_s=self._lease_s,
+                lease_s=self._lease_s, most_x=most_x,
             )  # fmt: skip
             if begun.outcome != "busy" or boottime() >= until.deadline:
                 return begun
@@ -136,13 +152,17 @@ class Changer:
 
     async def _modify(self, binding: Binding, plan: Plan, begun: Begun, until: Wait, *, lease_until: float) -> Binding:
         crashpoint("after_commit")
-        change = replace(plan.line or LineChange(), ttl_s=begun.renewal_s)
+        change = plan.line or LineChange()
+        if begun.renewal_s is not None:
+            change = replace(change, ttl_s=begun.renewal_s)
         call = PlatformCall(
             key=CallKey(binding.pool_id, binding.line_id, begun.no or 0, 1),
             op="modify",
             app_id=binding.app_id,
             x_id=binding.x_id,
-            x=binding.x,
+            x=binding.x or "",
+            extension=binding.extension,
+            callback=binding.callback,
             a=binding.a,
             b=binding.b,
             a_key=binding.a_key,
@@ -169,7 +189,7 @@ class Changer:
         registry = self._registry()
         pool, app = registry.pools[binding.pool_id], registry.apps[binding.app_id]
         order = _order(binding, plan, pool, self._vault)
-        avoid = 1 << binding.x_id
+        avoid = 1 << binding.x_id if binding.x_id is not None else 0
         for _ in range(_CHOICES):
             choice = await self._allocator.pick(order, avoid=avoid)
             if choice is None:
@@ -264,6 +284,8 @@ def _refusal(outcome: str) -> Exception:
             return Conflict("Other orders of this pair share the line.", code="line_shared")
         case "barred":
             return Conflict("The new party may not have this X number now.", code="party_barred")
+        case "limit":
+            return Conflict("The new A has as many X numbers as it may have.", code="party_limit")
         case "over":
             return Conflict("The binding has ended, or is about to.", code="binding_ended")
         case _:

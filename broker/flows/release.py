@@ -62,7 +62,7 @@ def _call(binding: Binding, begun: Releasing, *, lease_until: float, urgency: fl
         op="unbind",
         app_id=binding.app_id,
         x_id=binding.x_id,
-        x=begun.x,
+        x=begun.x or "",
         a=binding.a,
         b=binding.b,
         a_key=binding.a_key,

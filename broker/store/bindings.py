@@ -24,7 +24,9 @@ class Binding:
 
     ``shared``: other live bindings are on its line. ``pending``: the change that is under way.
     ``moving``: to another X. ``as_of``: when it was read, by the clock of its times.
-    ``change_failed``: why the last one was not made. ``version`` rises with every change.
+    ``change_failed``: why the last one was not made. ``version`` rises with every change. ``b`` is None on a sole
+    line; ``extension`` is what that has of its X, 0 = all of it. ``x`` is None while the platform has not picked one.
+    ``gap_ms``: how long nobody was behind X while the line was last bound anew.
     """
 
     pool_id: int
@@ -40,13 +42,13 @@ class Binding:
     user_data: str | None
     metadata: str | None
     line_id: UUID
-    x_id: int
-    x: str
+    x_id: int | None
+    x: str | None
     direction: str
     a: PhoneNumber
-    b: PhoneNumber
+    b: PhoneNumber | None
     a_key: int
-    b_key: int
+    b_key: int | None
     options: CallOptions
     subscription_id: str | None
     version: int
@@ -57,6 +59,18 @@ class Binding:
     change_failed: str | None
     moving: bool
     as_of: datetime
+    extension: int | None = None
+    picked: str | None = None
+    callback: PhoneNumber | None = None
+    callee: PhoneNumber | None = None
+    callee_until: datetime | None = None
+    callee_user_data: str | None = None
+    gap_ms: int | None = None
+
+    @property
+    def parties(self) -> frozenset[str]:
+        """The phones behind X, in clear."""
+        return frozenset(party.reveal() for party in (self.a, self.b) if party is not None)
 
 
 async def show(db: Database, vault: Vault, keys: Sequence[tuple[int, UUID]]) -> dict[tuple[int, UUID], Binding]:
@@ -68,11 +82,11 @@ async def show(db: Database, vault: Vault, keys: Sequence[tuple[int, UUID]]) -> 
 def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
     pool_id, line_id = row["pool_id"], row["line_id"]
     a = PhoneNumber(vault.open("line", "a", pool_id, line_id, row["a_sealed"]))
-    b = PhoneNumber(vault.open("line", "b", pool_id, line_id, row["b_sealed"]))
+    b = _party(row, "b", vault)
     a_key, b_key, direction = row["a_key"], row["b_key"], row["direction"]
     options = CallOptions.from_text(row["options"])
     pending = read_wanted(vault, pool_id, line_id, row["wanted"]) if row["wanted"] is not None else None
-    if row["flipped"]:
+    if row["flipped"] and b is not None:
         a, b, a_key, b_key, direction, options = b, a, b_key, a_key, other_way(direction), options.flipped()
         pending = pending.flipped() if pending is not None else None
     return Binding(
@@ -90,7 +104,7 @@ def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
         metadata=row["metadata"],
         line_id=line_id,
         x_id=row["x_id"],
-        x=row["number"],
+        x=row["number"] or row["picked"],
         direction=direction,
         a=a,
         b=b,
@@ -106,7 +120,19 @@ def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
         change_failed=row["change_failed"],
         moving=row["moving"],
         as_of=row["as_of"],
+        extension=row["extension"],
+        picked=row["picked"],
+        callback=_party(row, "callback", vault),
+        callee=_party(row, "callee", vault),
+        callee_until=row["callee_until"],
+        callee_user_data=row["callee_user_data"],
+        gap_ms=row["gap_ms"],
     )
+
+
+def _party(row: asyncpg.Record, role: str, vault: Vault) -> PhoneNumber | None:
+    sealed = row[f"{role}_sealed"]
+    return PhoneNumber(vault.open("line", role, row["pool_id"], row["line_id"], sealed)) if sealed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +151,7 @@ class Releasing:
     line_id: UUID
     no: int
     to_send: bool
-    x: str
+    x: str | None
     subscription_id: str | None
 
 

@@ -30,19 +30,21 @@ class ClaimedCall:
     attempt: int
     op: str
     app_id: int
-    x_id: int
-    number: str
+    x_id: int | None
+    number: str | None
     direction: str
     ttl_s: int
     a_key: int
-    b_key: int
+    b_key: int | None
     a_sealed: bytes
-    b_sealed: bytes
+    b_sealed: bytes | None
     options: str | None
     subscription_id: str | None
     line_state: str
     wanted: str | None
     created_at: datetime
+    extension: int | None
+    callback_sealed: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall
             line_state=row["line_state"],
             wanted=row["wanted"],
             created_at=row["created_at"],
+            extension=row["extension"],
+            callback_sealed=row["callback_sealed"],
         )
         for row in rows
     ]

@@ -32,7 +32,7 @@ class OwnChange:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """``outcome``: changed, begun (call ``no`` is ours to send), over, stale, changing, shared, barred or busy.
+    """``outcome``: changed, begun (call ``no`` is ours to send), over, stale, changing, shared, barred, limit or busy.
 
     ``renewal_s``: the lifetime that the modify gives the line as well, since it would end before the binding's new one.
     """
@@ -44,11 +44,12 @@ class Begun:
 
 async def begin(
     db: Database, vault: Vault, binding: Binding, own: OwnChange, change: LineChange | None, *, mates: Iterable[UUID],
-    mode: LockMode, lease_s: float,
+    mode: LockMode, lease_s: float, most_x: int | None = None,
 ) -> Begun:  # fmt: skip
     """Change ``binding``, and begin the modify of its line if there is a ``change``.
 
     ``mates``: bindings of the line for which its parties may change, too; with others on it, it is ``shared``.
+    ``most_x``: how many X the new party may have at a time (``limit``), in a mode that says so.
     """
     party = change.party if change is not None else None
     try:
@@ -59,6 +60,7 @@ async def begin(
             own.ttl_s, own.user_data, own.metadata,
             _wanted(vault, binding, change) if change is not None else None,
             vault.party_key(party.reveal()) if party is not None else None,
+            most_x,
         )  # fmt: skip
     except asyncpg.exceptions.LockNotAvailableError:
         return Begun("busy", None)
@@ -67,7 +69,10 @@ async def begin(
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Settle a modify: ``done`` True, False (refused for ``reason``), or None (given up, the line is released)."""
+    """Settle a modify: ``done`` True, False (refused for ``reason``), or None (given up, the line is released).
+
+    ``subscription_id``: the line was bound anew, and is called that now; ``gap_ms``: for so long nobody was behind X.
+    """
 
     key: CallKey
     attempt: int
@@ -78,6 +83,8 @@ class Changed:
     outcome: str
     http: int | None
     code: str | None
+    subscription_id: str | None = None
+    gap_ms: int | None = None
 
 
 async def settle(db: Database, item: Changed, *, lease_s: float) -> str | None:
@@ -86,7 +93,7 @@ async def settle(db: Database, item: Changed, *, lease_s: float) -> str | None:
     row = await db.fetchrow(
         statements("changes")["settle"],
         key.pool_id, key.line_id, key.no, key.token, item.attempt, item.done, item.reason, item.rest_s, item.bar_s,
-        item.outcome, item.http, item.code, lease_s,
+        item.outcome, item.http, item.code, lease_s, item.subscription_id, item.gap_ms,
     )  # fmt: skip
     return row["line_state"] if row else None
 
@@ -137,6 +144,6 @@ async def move(
 
 def _wanted(vault: Vault, binding: Binding, change: LineChange) -> str:
     a, b = binding.a, binding.b
-    if binding.flipped:
+    if binding.flipped and b is not None:
         a, b, change = b, a, change.flipped()
     return wanted_text(vault, binding.pool_id, binding.line_id, change, a=a, b=b)

@@ -15,6 +15,7 @@ import structlog
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.change import LineChange
 from broker.flows.allocate import Allocator
 from broker.flows.batching import Batcher
 from broker.flows.bind import let_go
@@ -43,8 +44,19 @@ _REFUSALS: Mapping[Verdict, str] = {
 class Dispatcher:
     """Owns the platform calls of this process."""
 
-    def __init__(self, db: Database, sender: Sender, allocator: Allocator, *, rest_s: Callable[[int], float]) -> None:
-        """``rest_s(app_id)`` is the quarantine after a release."""
+    def __init__(
+        self,
+        db: Database,
+        sender: Sender,
+        allocator: Allocator,
+        *,
+        rest_s: Callable[[int], float],
+        replaces: Callable[[PlatformCall, LineChange], bool] = lambda _call, _change: False,
+    ) -> None:
+        """``rest_s(app_id)`` is the quarantine after a release.
+
+        ``replaces(call, change)``: the platform takes the change only as an unbind and a bind.
+        """
         self._db = db
         self._sender = sender
         self._timing = sender.timing
@@ -60,7 +72,7 @@ class Dispatcher:
         self._ended: Batcher[Ended, datetime | None] = Batcher(
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
-        self._modifier = Modifier(db, sender, rest_s=rest_s, end=self._ended.submit)
+        self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit)
 
     # -- what others ask for ---------------------------------------------------------------------------------------
 
@@ -210,8 +222,8 @@ class Dispatcher:
 
     async def _confirmed(self, call: PlatformCall, answer: Answer) -> None:
         binding = answer.bindings[0]
-        if binding.x != call.x:
-            # The platform bound another number than we asked for: never hand that out.
+        if binding.x != call.x or binding.extension not in {"", self._sender.extension(call)}:
+            # The platform bound another number, or extension, than we asked for: never hand that out.
             log.error("bind_mismatch", line=str(call.line_id))
             await self._undo(call, binding.subscription_id)
             await self._choose_again(call, replace(answer, code="x_mismatch"))

@@ -18,6 +18,7 @@ from broker.store import changes
 from broker.store.calls import CallKey, Ended
 from broker.store.database import Database
 from broker.workers.lane import LaneShut
+from broker.workers.replace import Lost, Replacer
 from broker.workers.sender import NotOurs, Sender, short
 
 log = structlog.get_logger()
@@ -58,13 +59,19 @@ class Modifier:
         sender: Sender,
         *,
         rest_s: Callable[[int], float],
+        replaces: Callable[[PlatformCall, LineChange], bool],
         end: Callable[[Ended], Awaitable[datetime | None]],
     ) -> None:
-        """``rest_s(app_id)`` is the quarantine of a replaced party; ``end`` settles the end of a line."""
+        """``rest_s(app_id)`` is the quarantine of a replaced party; ``end`` settles the end of a line.
+
+        ``replaces(call, change)``: the platform takes it only as an unbind and a bind.
+        """
         self._db = db
         self._sender = sender
         self._timing = sender.timing
         self._rest_s = rest_s
+        self._replaces = replaces
+        self._replacer = Replacer(sender)
         self._end = end
 
     async def carry_out(self, call: PlatformCall) -> PlatformCall | None:
@@ -74,11 +81,21 @@ class Modifier:
             NotOurs: somebody else owns the call.
             DatabaseAway: it is left to whoever takes it over.
         """
+        change = call.change or LineChange()
         try:
-            return await self._change(call, call.change or LineChange())
-        except _Gone as gone:
+            if self._replaces(call, change):
+                return await self._replace(call, change)
+            return await self._change(call, change)
+        except (_Gone, Lost) as gone:
             await self._gone(call, gone.answer)
             return None
+
+    async def _replace(self, call: PlatformCall, change: LineChange) -> PlatformCall | None:
+        if call.unwanted and not call.maybe_sent:
+            return await self._settle(call, Answer(Verdict.NOT_SENT), done=None)
+        answer, made, gap_ms = await self._replacer.carry_out(call, change)
+        call.subscription_id = made.subscription_id
+        return await self._settle(call, answer, done=answer.verdict is Verdict.DONE, anew=True, gap_ms=gap_ms)
 
     async def _change(self, call: PlatformCall, change: LineChange) -> PlatformCall | None:
         backoff = self._timing.first_backoff_s
@@ -97,7 +114,7 @@ class Modifier:
                         return await self._settle(call, answer, done=True)
                 case Verdict.NOT_FOUND:
                     raise _Gone(answer)
-                case verdict if verdict in _OPERATORS and change.ttl_s is not None:
+                case verdict if verdict in _OPERATORS and change.renewal:
                     log.error("renewal_refused", line=str(call.line_id), http=answer.http, code=answer.code)
                     await self._sender.back_off(call, answer, self._timing.operator_backoff_s)
                 case verdict if verdict in _REFUSALS:
@@ -141,7 +158,9 @@ class Modifier:
                     backoff = await self._sender.back_off(call, answer, backoff)
         return False
 
-    async def _settle(self, call: PlatformCall, answer: Answer, *, done: bool | None) -> PlatformCall | None:
+    async def _settle(
+        self, call: PlatformCall, answer: Answer, *, done: bool | None, anew: bool = False, gap_ms: int | None = None
+    ) -> PlatformCall | None:
         crashpoint("before_settle")
         if done is False and call.unwanted:
             done = None
@@ -150,6 +169,7 @@ class Modifier:
             call.key, call.attempt, done, reason, rest_s=self._rest_s(call.app_id),
             bar_s=self._timing.conflict_bar_s if answer.verdict is Verdict.CONFLICT else 0.0,
             outcome=answer.verdict.value, http=answer.http, code=short(answer.code),
+            subscription_id=call.subscription_id if anew else None, gap_ms=gap_ms or None,
         )  # fmt: skip
         asked_at = boottime()
         line_state = await self._sender.persist(lambda: changes.settle(self._db, item, lease_s=self._timing.lease_s))
@@ -201,4 +221,7 @@ def _fits(found: PlatformLine, call: PlatformCall, change: LineChange) -> bool:
         and (change.direction is None or found.direction is None or found.direction.value == change.direction)
         and (change.ttl_s is None or found.ttl_s == change.ttl_s)
         and change.options is None
+        and change.callback is None
+        and not change.no_callback
+        and change.callee is None
     )

@@ -44,18 +44,24 @@ async def rescue(
 
 def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCall:
     pool_id, line_id = found.key.pool_id, found.key.line_id
+
+    def party(role: str, sealed: bytes | None) -> PhoneNumber | None:
+        return PhoneNumber(vault.open("line", role, pool_id, line_id, sealed)) if sealed else None
+
     return PlatformCall(
         key=found.key,
         op=found.op,
         app_id=found.app_id,
         x_id=found.x_id,
-        x=found.number,
+        x=found.number or "",
         a=PhoneNumber(vault.open("line", "a", pool_id, line_id, found.a_sealed)),
-        b=PhoneNumber(vault.open("line", "b", pool_id, line_id, found.b_sealed)),
+        b=party("b", found.b_sealed),
         a_key=found.a_key,
         b_key=found.b_key,
         direction=found.direction,
         ttl_s=found.ttl_s,
+        extension=found.extension,
+        callback=party("callback", found.callback_sealed),
         options=CallOptions.from_text(found.options),
         change=read_wanted(vault, pool_id, line_id, found.wanted) if found.wanted is not None else None,
         lease_until=lease_until,

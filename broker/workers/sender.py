@@ -108,23 +108,37 @@ class Sender:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def bind(self, call: PlatformCall) -> Answer:
-        """Send the bind once."""
+    async def bind(self, call: PlatformCall, *, of: PlatformCall | None = None) -> Answer:
+        """Send the bind once; ``of``: the call that it belongs to, of which ``call`` says what is to be bound."""
+        owner = of or call
 
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
-            _count_attempt(call)
-            request = BindLine(
-                x=call.x,
-                a=call.a.reveal(),
-                b=call.b.reveal() if call.b is not None else "",
-                direction=Direction(call.direction),
-                ttl_s=call.ttl_s,
-                token=call.token,
-                options=call.options,
-            )
-            return platform.bind(request, permit=permit, timeout_s=timeout_s)
+            _count_attempt(owner)
+            return platform.bind(self._request(call, owner.token), permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(owner, send)
+
+    def _request(self, call: PlatformCall, token: str) -> BindLine:
+        pool = self._registry().pools[call.pool_id]
+        return BindLine(
+            x=call.x,
+            a=call.a.reveal(),
+            b=call.b.reveal() if call.b is not None else "",
+            direction=Direction(call.direction),
+            ttl_s=call.ttl_s,
+            token=token,
+            options=call.options,
+            extension=self.extension(call),
+            callback=call.callback.reveal() if call.callback is not None else "",
+            area_code="" if call.x else pool.area_code,
+            relaxed=bool(call.options.relaxed),
+        )
+
+    def extension(self, call: PlatformCall) -> str:
+        """Return the digits of the call's extension; empty if it has none."""
+        if not call.extension:
+            return ""
+        return str(call.extension).zfill(self._registry().apps[call.app_id].extension_digits)
 
     async def unbind(self, call: PlatformCall, subscription_id: str) -> Answer:
         """Send the unbind of that one subscription once."""
@@ -140,6 +154,12 @@ class Sender:
 
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(call)
+            if (callee := change.callee) is not None:
+                return platform.set_callee(
+                    call.subscription_id or "", callee=callee.number.reveal(), ttl_s=callee.ttl_s, token=call.token,
+                    permit=permit, timeout_s=timeout_s,
+                )  # fmt: skip
+            callback = "" if change.no_callback else None
             request = ModifyLine(
                 subscription_id=call.subscription_id or "",
                 token=call.token,
@@ -149,6 +169,7 @@ class Sender:
                 ttl_s=change.ttl_s,
                 options=change.options,
                 was=call.options,
+                callback=change.callback.reveal() if change.callback is not None else callback,
             )
             return platform.modify(request, permit=permit, timeout_s=timeout_s)
 
@@ -163,10 +184,12 @@ class Sender:
         return await self._send(call, send)
 
     async def query(self, call: PlatformCall) -> Answer:
-        """Ask once what A has on the call's X; rides in the lane of the call it resolves."""
+        """Ask once what A has on the call's X, or what is on its place; rides in the lane of the call it resolves."""
 
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
-            return platform.query(x=call.x, a=call.a.reveal(), permit=permit, timeout_s=timeout_s)
+            return platform.query(
+                x=call.x, a=call.a.reveal(), extension=self.extension(call), permit=permit, timeout_s=timeout_s
+            )
 
         return await self._send(call, send)
 

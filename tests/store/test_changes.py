@@ -38,6 +38,7 @@ def _two(dice: random.Random, phones: list[str]) -> tuple[str, str]:
 
 
 def _seen(binding: Binding) -> tuple[str, str, str]:
+    assert binding.b is not None
     return binding.a.reveal(), binding.b.reveal(), binding.state
 
 

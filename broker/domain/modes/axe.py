@@ -35,4 +35,5 @@ AXE: Final = Mode(
     | _CALLS,
     # Whole minutes, rounded up: the platform must not end it before we do.
     platform_ttl=lambda ttl_s: min(-(-ttl_s // 60) * 60, _LONGEST_S),
+    rebinds=frozenset({"a"}),
 )

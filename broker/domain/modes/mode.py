@@ -48,7 +48,8 @@ class Mode:
     ``longest_ttl_s`` is the longest lifetime that a binding may ask for, ``endless`` whether 0 = none is one, and
     ``platform_ttl(ttl_s)`` the lifetime that the platform is told (0 = never expires); where it is shorter than the
     binding's, the line is renewed, and where it is longer we end it ourselves. ``x_per_party``: most X that one A may
-    have at a time. ``hint_tone_fixed``: a bound line's tone for recorded calls cannot be changed.
+    have at a time. ``hint_tone_fixed``: a bound line's tone for recorded calls cannot be changed. ``rebinds``: changes
+    that the platform takes only as an unbind and a bind of the same X.
     """
 
     name: str
@@ -62,3 +63,4 @@ class Mode:
     endless: bool = True
     x_per_party: int | None = None
     hint_tone_fixed: bool = False
+    rebinds: frozenset[str] = frozenset()

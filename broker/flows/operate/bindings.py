@@ -8,6 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from broker.domain.ids import parse_public_id, public_id
+from broker.domain.phone import PhoneNumber
 from broker.errors import FieldError, Invalid, NotFound
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
 from broker.flows.operate.fields import BindingFilter
@@ -86,8 +87,8 @@ async def show(desk: Desk, binding: str, *, reveal_to: str | None = None) -> Sho
         "reason": row["reason"],
         "pool": row["pool"],
         "x": known.x,
-        "a": known.a.reveal() if reveal_to is not None else str(known.a),
-        "b": known.b.reveal() if reveal_to is not None else str(known.b),
+        "a": _told(known.a, reveal=reveal_to is not None),
+        "b": _told(known.b, reveal=reveal_to is not None),
         "direction": known.direction,
         "ttl_s": row["ttl_s"],
         "created_at": row["created_at"],
@@ -144,7 +145,7 @@ def _fits(binding: Binding, wanted: BindingFilter, owner: int) -> bool:
         and wanted.order_id in {None, binding.order_id}
         and wanted.x in {None, binding.x}
         and wanted.state in {None, binding.state}
-        and (wanted.party is None or wanted.party in {binding.a.reveal(), binding.b.reveal()})
+        and (wanted.party is None or wanted.party in binding.parties)
     )
 
 
@@ -175,3 +176,9 @@ def _key(binding: str) -> Key:
 
 def _unknown(binding: str) -> NotFound:
     return NotFound(f"There is no binding {binding}.", code="binding_not_found")
+
+
+def _told(party: PhoneNumber | None, *, reveal: bool) -> str | None:
+    if party is None:
+        return None
+    return party.reveal() if reveal else str(party)

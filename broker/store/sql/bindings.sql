@@ -1,7 +1,8 @@
 -- name: show
 SELECT pool_id, id, app_id, state, reason, ttl_s, created_at, expires_at, ended_at, order_id, user_data, metadata,
        line_id, x_id, number, direction, a_key, b_key, a_sealed, b_sealed, subscription_id,
-       version, flipped, shared, joinable, options, wanted, change_failed, moving, as_of
+       version, flipped, shared, joinable, options, wanted, change_failed, moving, as_of,
+       extension, picked, callback_sealed, callee_sealed, callee_until, callee_user_data, gap_ms
 FROM show_bindings($1, $2);
 
 -- name: release

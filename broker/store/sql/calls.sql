@@ -1,6 +1,6 @@
 -- name: claim
 SELECT pool_id, line_id, no, token, attempt, op, app_id, x_id, number, direction, ttl_s, a_key, b_key, a_sealed,
-       b_sealed, options, subscription_id, line_state, wanted, created_at
+       b_sealed, options, subscription_id, line_state, wanted, created_at, extension, callback_sealed
 FROM claim_calls($1, make_interval(secs => $2));
 
 -- name: extend
