@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from broker.api import answers, parse
+from broker.api import answers, callee, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,23 @@ CHANGE = Operation(
         ),
     },
     problems=(404, 409, 412, 502),
+)
+CALLEE = Operation(
+    id="setCallee",
+    tag="bindings",
+    summary="Set whom A reaches who dials X",
+    description=(
+        "For one party's X (modes ax and x). The callee is reached for `ttl_s` seconds from the confirmation; setting"
+        " another one overwrites it. 400 and 95 numbers are allowed. To be set before each call of A's."
+    ),
+    request=callee.CalleeRequest,
+    example={"callee": "+8613900000002", "ttl_s": 120},
+    parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
+    answers={
+        200: Answer("It is so.", answers.Binding, ("ETag", "Idempotency-Replayed"), _ACTIVE),
+        202: Answer("Begun, not yet confirmed.", answers.Binding, ("ETag", "Idempotency-Replayed"), _ACTIVE),
+    },
+    problems=(404, 409, 502),
 )
 HAND_OVER = Operation(
     id="handOver",

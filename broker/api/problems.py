@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "binding_ended": "The binding has ended, or is about to: it cannot be changed.",
     "line_shared": "Other orders of the pair share this line. Send on_conflict: rebind to get an X of its own.",
     "party_barred": "The new party may not have this X now. Send on_conflict: rebind to get another one.",
+    "callee_is_a": "The temporary callee must be another phone than A.",
     "party_limit": "A has as many X numbers at a time as the platform allows. Release one first.",
     "not_modifiable": "The platform cannot change this of a bound line. Send on_conflict: rebind, or bind anew.",
     "precondition_failed": "The binding is not what If-Match says any more. Read it again.",
@@ -82,6 +83,7 @@ _OTHER = {
     "binding_ended": 409,
     "line_shared": 409,
     "party_barred": 409,
+    "callee_is_a": 422,
     "party_limit": 409,
     "not_modifiable": 409,
 }

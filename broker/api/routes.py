@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import batch, bindings, changing, listing, operations, pools
+from broker.api import batch, bindings, callee, changing, listing, operations, pools
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
@@ -36,5 +36,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),
     Route("PATCH", "/v1/bindings/{id}", "bind", changing.change, operations.CHANGE),
+    Route("PUT", "/v1/bindings/{id}/callee", "bind", callee.put, operations.CALLEE),
     Route("DELETE", "/v1/bindings/{id}", "bind", bindings.delete, operations.DELETE),
 )

@@ -33,7 +33,7 @@ _RANDOM_ID = re.compile(r"(?=.*[a-f])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{1
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?=[0-9]*[a-f])[0-9a-f]{32}-(?=[0-9]*[a-f])[0-9a-f]{16}-[0-9a-f]{2}")
 #: Where both listeners' applications count.
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
-_CHANGING = frozenset({"POST", "PATCH", "DELETE"})
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def build(services: Services, conditions: Conditions, metrics: Metrics) -> web.Application:

@@ -169,6 +169,10 @@ def _pending(binding: Binding) -> dict[str, Any] | None:
     for role, party in (("a", change.a), ("b", change.b)):
         if party is not None:
             wanted[role] = str(party)
+    if change.callback is not None or change.no_callback:
+        wanted["callback"] = str(change.callback) if change.callback is not None else None
+    if change.callee is not None:
+        wanted["callee"] = str(change.callee.number)
     if change.direction is not None:
         wanted["direction"] = change.direction
     if change.options is not None:

@@ -24,4 +24,5 @@ AX: Final = Mode(
     changes={"a": Field("origNum", "3.3"), "ttl_s": Field(), "user_data": Field(), "metadata": Field()} | _CALLS,
     platform_ttl=lambda _: 0,  # the platform's AX bindings never expire: we end them
     x_per_party=5,
+    has_callee=True,
 )

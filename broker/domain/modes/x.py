@@ -41,4 +41,5 @@ X: Final = Mode(
     }
     | _CALLS,
     platform_ttl=lambda ttl_s: ttl_s,
+    has_callee=True,
 )
