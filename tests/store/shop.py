@@ -39,7 +39,10 @@ WRONG_BOOKS = """
 WITH held AS (
   SELECT l.pool_id, l.x_id, v.party, l.id
   FROM line AS l CROSS JOIN LATERAL (VALUES (l.a_key), (l.b_key), (l.third_key)) AS v (party)
-  WHERE l.state IN ('pending', 'active', 'releasing') AND v.party IS NOT NULL
+  WHERE l.state IN ('pending', 'active', 'releasing') AND v.party IS NOT NULL AND l.extension IS NULL
+), sole AS (
+  SELECT l.pool_id, l.x_id, l.extension, l.id, l.seat FROM line AS l
+  WHERE l.state IN ('pending', 'active', 'releasing') AND l.extension IS NOT NULL AND l.x_id IS NOT NULL
 ), lives AS (
   SELECT l.pool_id, l.id, l.x_id, l.state,
          count(b.id) FILTER (WHERE b.state IN ('pending', 'active')) AS wanted,
@@ -56,6 +59,17 @@ UNION ALL
 SELECT 'live slot without a line', s.pool_id, s.x_id, s.party_key FROM slot AS s
 WHERE s.until = 'infinity' AND NOT EXISTS (
   SELECT FROM held AS h WHERE h.pool_id = s.pool_id AND h.party = s.party_key AND h.x_id = s.x_id AND h.id = s.line_id)
+UNION ALL
+SELECT 'a line that does not hold its place', s.pool_id, s.x_id, s.extension FROM sole AS s
+WHERE EXISTS (SELECT FROM place AS h WHERE h.pool_id = s.pool_id AND h.x_id = s.x_id) AND NOT EXISTS (
+  SELECT FROM place AS h WHERE h.pool_id = s.pool_id AND h.x_id = s.x_id AND h.extension = s.extension
+  AND h.line_id = s.id AND h.until = 'infinity')
+UNION ALL
+SELECT 'a held place without a line', h.pool_id, h.x_id, h.extension FROM place AS h
+WHERE h.until = 'infinity' AND NOT EXISTS (SELECT FROM sole AS s WHERE s.id = h.line_id)
+UNION ALL
+SELECT 'a line with another seat than its extension', s.pool_id, s.x_id, s.extension FROM sole AS s
+WHERE s.seat IS DISTINCT FROM s.extension
 UNION ALL
 SELECT 'a seat taken twice', l.pool_id, l.x_id, l.seat FROM line AS l WHERE l.seat IS NOT NULL
 GROUP BY l.pool_id, l.x_id, l.seat HAVING count(*) > 1
