@@ -28,10 +28,14 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One bad field: ``pointer`` is an RFC 6901 JSON Pointer into the body, or ``header:Name`` / ``path:name``."""
+    """One bad field: ``pointer`` is an RFC 6901 JSON Pointer into the body, or ``header:Name`` / ``path:name``.
+
+    ``code`` is stable: what programs decide by; None = nothing more than that it is wrong.
+    """
 
     pointer: str
     detail: str
+    code: str | None = None
 
 
 class Problem(Exception):
@@ -54,11 +58,17 @@ class Problem(Exception):
         """Describe the problem; ``extra`` are further members of the answer."""
         super().__init__(detail or self.title)
         self.detail = detail or self.title
-        self.code = code or self.default_code
+        self.code = code or _shared(errors) or self.default_code
         self.errors = errors
         self.extra = dict(extra or {})
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
+
+
+def _shared(errors: tuple[FieldError, ...]) -> str | None:
+    """Return the code that all of the errors have."""
+    codes = {error.code for error in errors}
+    return codes.pop() if len(codes) == 1 else None
 
 
 class BadRequest(Problem):

@@ -26,21 +26,45 @@ class Tones(BaseModel):
     callee: str | None
 
 
+class Callback(BaseModel):
+    """Whom A reaches, or what A hears, who dials X when nobody has called."""
+
+    number: Masked | None
+    tone: str | None
+    ttl_s: Annotated[int | None, Field(description="How long it is remembered who has called.")]
+
+
+class Callee(BaseModel):
+    """Whom A reaches who dials X."""
+
+    callee: Masked
+    expires_at: Time
+    user_data: str | None
+
+
+class Warned(BaseModel):
+    """Something that is allowed and may surprise."""
+
+    code: Literal["landline_cannot_dial"]
+    pointer: Annotated[str, Field(description="JSON Pointer into the binding.", examples=["/a"])]
+    detail: str
+
+
 class Binding(BaseModel):
     """One binding. A member that does not apply is null, never absent."""
 
     id: Annotated[str, Field(pattern="^bnd_[0-9a-v]{32}$", description="Opaque; sorts by time of creation.")]
-    mode: Literal["axb"]
+    mode: Literal["axb", "ax", "axe", "axyb", "x"]
     state: Annotated[
         Literal["pending", "active", "releasing", "released", "failed"],
         Field(description="pending until the platform confirms; released and failed are final."),
     ]
     reason: Annotated[str | None, Field(description="Why it ended or failed.")]
-    x: Annotated[str | None, Field(description="The number that both parties dial; null until confirmed.")]
-    extension: str | None
+    x: Annotated[str | None, Field(description="The number that parties dial; null until confirmed.")]
+    extension: Annotated[str | None, Field(description="What is dialled after X, where several are behind it.")]
     y: str | None
     a: Masked
-    b: Masked
+    b: Annotated[Masked | None, Field(description="Null where one party is behind X.")]
     direction: Literal["both", "a_to_b", "b_to_a"]
     pool: str
     area_code: str
@@ -61,6 +85,12 @@ class Binding(BaseModel):
     last_minute_tone: str | None
     sms: bool | None
     tones: Tones | None
+    display: Literal["x", "caller"] | None
+    peer_ttl_s: int | None
+    callback: Callback | None
+    callee: Annotated[Callee | None, Field(description="The temporary callee.")]
+    gap_ms: Annotated[int | None, Field(description="How long nobody was behind X when the line was last bound anew.")]
+    warnings: list[Warned]
     pending_change: Annotated[
         dict[str, Any] | None, Field(description="What a change under way makes of it; until then both hold.")
     ]
@@ -73,6 +103,9 @@ class FieldProblem(BaseModel):
 
     pointer: Annotated[str, Field(description="JSON Pointer into the body, or header:Name.", examples=["/a"])]
     detail: str
+    code: Annotated[
+        str, Field(description="Stable, where the mistake has a code of its own.", examples=["ttl_out_of_range"])
+    ] = ""
 
 
 class Problem(BaseModel):
@@ -83,7 +116,13 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: Annotated[str, Field(description="The request id; also in X-Request-Id and in our log.")]
-    code: Annotated[str, Field(examples=["validation_failed"], description="Stable; see /problems.")]
+    code: Annotated[
+        str,
+        Field(
+            examples=["validation_failed"],
+            description="Stable; see /problems. With errors that all have the same code, that one.",
+        ),
+    ]
     errors: Annotated[list[FieldProblem], Field(description="With 422: every bad field at once.")] = []
     reasons: Annotated[dict[str, int], Field(description="With pool_exhausted: how many X fell out, and why.")] = {}
     pools: Annotated[list[str], Field(description="With pool_exhausted: the pools that were tried.")] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -11,12 +10,14 @@ from aiohttp import web
 
 from broker.api import parse
 from broker.api.bindings import read, seen
+from broker.api.capability import change_errors
+from broker.api.checks import options_errors, party_errors, ttl_errors
 from broker.api.context import Heard, Reply, Services
-from broker.api.ordering import options_errors, party_errors, ttl_errors
+from broker.api.patching import patched
 from broker.api.reply import pack, problem_body
 from broker.api.shape import etag, shape
 from broker.domain.change import LineChange
-from broker.domain.options import CallOptions
+from broker.domain.modes import MODES
 from broker.domain.phone import PhoneNumber
 from broker.errors import Conflict, FieldError, Invalid, PreconditionFailed, Problem
 from broker.flows.change import Plan, Stale, Wait
@@ -66,15 +67,17 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
 
     Raises:
         Invalid: with one error for every bad field.
+        Conflict: the mode cannot change one of them.
     """
     registry = services.registry()
     app, given = registry.apps[binding.app_id], asked.model_fields_set
-    errors = [
+    errors = change_errors(MODES[app.mode], given - {"on_conflict"})
+    errors += [
         FieldError(f"/{name}", "must not be null")
         for name in ("a", "b", "ttl_s", "direction")
         if name in given and getattr(asked, name) is None
     ]
-    options = _options(asked, binding.options)
+    options = patched(binding.options, asked)
     if options != binding.options:
         errors.extend(options_errors(options, app, binding.options))
     errors.extend(_party_errors(asked, binding, services))
@@ -97,6 +100,8 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
 
 def _party_errors(asked: parse.ChangeRequest, binding: Binding, services: Services) -> list[FieldError]:
     errors = party_errors({"/a": asked.a, "/b": asked.b}, services.registry())
+    if asked.b is not None and binding.b is None:
+        errors.append(FieldError("/b", "behind this X is one party", "routing_mismatch"))
     a, b = asked.a or binding.a, asked.b or binding.b
     if a == b:
         errors.append(FieldError("/a" if asked.a is not None else "/b", "must differ from the other party"))
@@ -118,46 +123,13 @@ def _own(asked: parse.ChangeRequest, binding: Binding) -> OwnChange:
     return OwnChange(frozenset(given), asked.ttl_s, asked.user_data, metadata)
 
 
-def _options(asked: parse.ChangeRequest, now: CallOptions) -> CallOptions:
-    """Return the options after the merge patch."""
-    given = asked.model_fields_set
-    wanted = now
-    if "recording" in given:
-        wanted = _recording(asked.recording, wanted)
-    if "tones" in given:
-        tones = asked.tones or parse.Tones(caller=None, callee=None)
-        if "caller" in tones.model_fields_set:
-            wanted = replace(wanted, caller_tone=tones.caller)
-        if "callee" in tones.model_fields_set:
-            wanted = replace(wanted, callee_tone=tones.callee)
-    if "max_call_minutes" in given:
-        wanted = replace(wanted, max_call_minutes=asked.max_call_minutes or None)
-        if not wanted.max_call_minutes:  # what plays in the last minute goes with the limit
-            wanted = replace(wanted, last_minute_tone=None)
-    if "last_minute_tone" in given:
-        wanted = replace(wanted, last_minute_tone=asked.last_minute_tone)
-    if "sms" in given:
-        wanted = replace(wanted, sms=asked.sms)
-    return wanted
-
-
-def _recording(asked: parse.RecordingPatch | None, now: CallOptions) -> CallOptions:
-    if asked is None:
-        return replace(now, recording=None, hint_tone=None)
-    wanted = now
-    if "enabled" in asked.model_fields_set:
-        wanted = replace(wanted, recording=asked.enabled or None)
-    if "hint_tone" in asked.model_fields_set:
-        wanted = replace(wanted, hint_tone=asked.hint_tone)
-    return wanted if wanted.recording or wanted.hint_tone != now.hint_tone else replace(wanted, hint_tone=None)
-
-
 # -- hand-over ---------------------------------------------------------------------------------------------------------
 
 
 async def hand_over(_request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings:hand-over``: 200 with an outcome for each live binding of ``from``."""
     asked = parse.body_as(parse.HandOverRequest, heard.body)
+    change_errors(MODES[heard.key.app.mode], {"a"})
     errors = party_errors({"/to": asked.to}, services.registry())
     if asked.to == asked.from_:
         errors.append(FieldError("/to", "must differ from from"))
@@ -272,7 +244,8 @@ async def _foretold(binding: Binding, asked: parse.HandOverRequest, services: Se
     if binding.state != "active" or binding.moving or binding.pending is not None:
         passing = Conflict("The binding is being bound or changed.", code="change_in_progress", retry_after_s=1)
         return _problem_item(passing, heard, binding, services)
-    barred = await services.changer.barred(binding, to_key, kept)
+    # Whoever comes in to a sole line is nobody's new counterpart.
+    barred = kept is not None and await services.changer.barred(binding, to_key, kept)
     if barred and asked.on_conflict == "refuse":
         refused = Conflict("The new party may not have this X number now.", code="party_barred")
         return _problem_item(refused, heard, binding, services)

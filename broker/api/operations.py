@@ -68,6 +68,12 @@ _ACTIVE: dict[str, Any] = {
     "last_minute_tone": None,
     "sms": None,
     "tones": None,
+    "display": None,
+    "peer_ttl_s": None,
+    "callback": None,
+    "callee": None,
+    "gap_ms": None,
+    "warnings": [],
     "pending_change": None,
     "change_failed": None,
 }

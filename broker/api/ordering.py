@@ -1,21 +1,20 @@
-"""From what was asked for to an order: checked against what we know of apps, pools and our own numbers."""
+"""From what was asked for to an order: checked against what we know of apps, modes, pools and our own numbers."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import orjson
 
 from broker.api import parse
+from broker.api.candidates import candidates, routing_of
+from broker.api.capability import bind_errors
+from broker.api.checks import callback_errors, extension_errors, options_errors, party_errors, ttl_errors
 from broker.api.context import Services
 from broker.domain.choice import Policy
-from broker.domain.modes import LONGEST_TTL_S
-from broker.domain.options import DEFAULT, CallOptions
-from broker.domain.phone import PhoneNumber
+from broker.domain.modes import MODES, Mode
+from broker.domain.options import CallOptions
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
 from broker.flows.order import BindOrder
-from broker.flows.tones import check_tones
-from broker.store.registry import App, Key, Pool, Registry
+from broker.store.registry import Key
 
 
 def order_of(
@@ -36,18 +35,21 @@ def order_of(
     if app.suspended is not None:
         raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
     registry = services.registry()
-    errors = list(found.errors)
-    parties: dict[str, PhoneNumber | None] = {"/a": asked.a, "/b": asked.b}  # None: it is among the errors
-    if parties["/a"] is not None and parties["/a"] == parties["/b"]:
-        errors.append(FieldError("/b", "must differ from a"))
-    errors.extend(party_errors(parties, registry))
-    pools = _pools(asked, app, registry, errors)
+    mode = MODES[app.mode]
+    errors = [*found.errors, *bind_errors(mode, asked.given())]
+    routing = routing_of(asked, app, registry)
+    errors.extend(_pair_errors(found, mode.needs, routing))
+    errors.extend(party_errors({"/a": asked.a, "/b": asked.b}, registry))
+    pools = candidates(asked, app, registry, routing, errors)
     ttl_s = app.default_ttl_s if asked.ttl_s is None else asked.ttl_s
-    options = options_of(asked)
+    options = options_of(asked, mode, ttl_s)
     errors.extend(options_errors(options, app))
     errors.extend(ttl_errors(ttl_s, app))
+    callback = asked.callback.number if asked.callback is not None else None
+    errors.extend(callback_errors(callback, asked.a, options, ttl_s, registry))
+    errors.extend(extension_errors(asked.extension, app))
     if errors:
-        raise Invalid("Some fields are wrong; see errors.", errors=tuple(errors))
+        raise Invalid("Some fields are wrong; see errors.", errors=_one_each(errors))
     if not pools:
         raise PoolExhausted("No pool of this app is open.", extra={"reasons": {"not_open": 0}, "pools": []})
     return BindOrder(
@@ -56,7 +58,7 @@ def order_of(
         a=asked.a,
         b=asked.b,
         a_key=services.vault.party_key(asked.a.reveal()),
-        b_key=services.vault.party_key(asked.b.reveal()),
+        b_key=services.vault.party_key(asked.b.reveal()) if asked.b is not None else None,
         pools=pools,
         ttl_s=ttl_s,
         direction=asked.direction,
@@ -69,28 +71,15 @@ def order_of(
         metadata=orjson.dumps(asked.metadata).decode() if asked.metadata is not None else None,
         key_hash=key_hash,
         key_token=key_token,
+        extension=int(asked.extension) if asked.extension is not None else None,
+        callback=callback,
     )
 
 
-def party_errors(parties: Mapping[str, PhoneNumber | None], registry: Registry) -> list[FieldError]:
-    """Return which of the parties, by pointer, cannot be one."""
-    return [
-        FieldError(pointer, "is one of our X numbers; a party must be a real phone")
-        for pointer, party in parties.items()
-        if party is not None and party.reveal() in registry.our_numbers
-    ]
-
-
-def ttl_errors(ttl_s: int, app: App) -> list[FieldError]:
-    """Return whether the app's bindings may not last that long; under a maximum of its own, nothing lasts for ever."""
-    if ttl_s > app.max_ttl_s or (ttl_s == 0 and app.max_ttl_s < LONGEST_TTL_S):
-        return [FieldError("/ttl_s", f"this app's bindings last {app.max_ttl_s} seconds at most")]
-    return []
-
-
-def options_of(asked: parse.BindRequest) -> CallOptions:
+def options_of(asked: parse.BindRequest, mode: Mode, ttl_s: int) -> CallOptions:
     """Return the options asked for; what is the platform's default anyway is as if not asked for."""
-    recording, tones = asked.recording, asked.tones
+    recording, tones, callback = asked.recording, asked.tones, asked.callback
+    peer_ttl_s = asked.peer_ttl_s or None
     return CallOptions(
         recording=True if recording is not None and recording.enabled else None,
         hint_tone=recording.hint_tone if recording is not None else None,
@@ -99,56 +88,32 @@ def options_of(asked: parse.BindRequest) -> CallOptions:
         sms=asked.sms,
         caller_tone=tones.caller if tones is not None else None,
         callee_tone=tones.callee if tones is not None else None,
+        display="caller" if asked.display == "caller" else None,
+        callback_tone=callback.tone if callback is not None else None,
+        callback_ttl_s=callback.ttl_s if callback is not None else None,
+        # A Y does not outlive its binding.
+        peer_ttl_s=min(peer_ttl_s, ttl_s) if peer_ttl_s is not None and ttl_s else peer_ttl_s,
+        # Where we choose X, its pools are the answer to that, and no option of the line.
+        relaxed=True if asked.area_match == "relaxed" and mode.binds["area_match"].wire else None,
     )
 
 
-def options_errors(options: CallOptions, app: App, was: CallOptions = DEFAULT) -> list[FieldError]:
-    """Return what is wrong with the options of an order of the app's, or of a change from what they were."""
-    if options == DEFAULT:
-        return []
-    tones, had = _tones(options), _tones(was)
-    # A tone that the line has already is no longer the order system's choice.
-    errors = check_tones(app, {pointer: tone for pointer, tone in tones.items() if tone != had[pointer]})
-    if options.recording and not app.recording:
-        errors.append(FieldError("/recording", "this app has no recording"))
-    if options.sms and not app.sms:
-        errors.append(FieldError("/sms", "this app has no SMS"))
-    if options.hint_tone is not None and not options.recording:
-        errors.append(FieldError("/recording/hint_tone", "goes with enabled: true"))
-    if options.last_minute_tone is not None and not options.max_call_minutes:
-        errors.append(FieldError("/last_minute_tone", "goes with max_call_minutes"))
+def _pair_errors(found: parse.Asked, needs: frozenset[str], routing: str | None) -> list[FieldError]:
+    """Return what is wrong with the parties together: who is missing, who is one too many, who is there twice."""
+    asked = found.request
+    needed = needs | {"b"} if routing == "pair" else needs
+    errors = [
+        FieldError(f"/{name}", "Field required")
+        for name in sorted(needed)
+        if getattr(asked, name) is None and name not in found.bad
+    ]
+    if asked.b is not None and routing == "one":
+        errors.append(FieldError("/b", "behind an X of routing one is one party", "routing_mismatch"))
+    if asked.b is not None and asked.a == asked.b:
+        errors.append(FieldError("/b", "must differ from a"))
     return errors
 
 
-def _tones(options: CallOptions) -> dict[str, str | None]:
-    return {
-        "/recording/hint_tone": options.hint_tone,
-        "/last_minute_tone": options.last_minute_tone,
-        "/tones/caller": options.caller_tone,
-        "/tones/callee": options.callee_tone,
-    }
-
-
-def _pools(asked: parse.BindRequest, app: App, registry: Registry, errors: list[FieldError]) -> tuple[Pool, ...]:
-    """Return the pools to try, in order; add what is wrong with the request's choice to ``errors``."""
-    named = [name for name in ("pool", "area_code", "areas") if getattr(asked, name) is not None]
-    if len(named) > 1:
-        errors.extend(FieldError(f"/{name}", "give at most one of pool, area_code, areas") for name in named)
-        return ()
-    if asked.pool is not None:
-        found = registry.named_pools.get((app.id, asked.pool))
-        if found is None:
-            errors.append(FieldError("/pool", "is not a pool of this app"))
-        return () if found is None else (found,)
-    ours = registry.app_pools.get(app.id, ())
-    areas = [asked.area_code] if asked.area_code is not None else asked.areas
-    if areas is None:
-        return tuple(pool for pool in ours if pool.open)
-    chosen: list[Pool] = []
-    for place, area in enumerate(areas):
-        there = [pool for pool in ours if pool.area_code == area]
-        if not there:
-            pointer = "/area_code" if asked.area_code is not None else f"/areas/{place}"
-            errors.append(FieldError(pointer, "no pool of this app has this area code"))
-        chosen.extend(pool for pool in there if pool not in chosen)
-    return tuple(chosen)
+def _one_each(errors: list[FieldError]) -> tuple[FieldError, ...]:
+    """Return the first error of each field: to one that the mode does not know there is no more to say."""
+    return tuple({error.pointer: error for error in reversed(errors)}.values())[::-1]

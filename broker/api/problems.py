@@ -25,7 +25,23 @@ CODES: dict[str, str] = {
     "request_timeout": "The body did not arrive in time. Nothing was done; send the request again.",
     "body_too_large": "The body is over the limit.",
     "compressed_body": "Send the body without Content-Encoding.",
-    "validation_failed": "errors names every bad field by its JSON Pointer.",
+    "validation_failed": "errors names every bad field by its JSON Pointer, with a code if it has one of its own.",
+    "field_unknown_to_mode": "The app's mode does not know the field; errors names the modes that do. Leave it out.",
+    "not_offered_by_platform": "The platform cannot do this in the app's mode. Leave it out, or use another mode.",
+    "routing_mismatch": "Pools of routing pair take a and b, pools of routing one take a alone.",
+    "ttl_out_of_range": "The mode's or the app's bindings, or what goes with them, may not last that long or short.",
+    "service_number": "400 and 95 numbers cannot be bound; only a temporary callee may be one.",
+    "international_number": "Numbers of Hong Kong, Macao, Taiwan and abroad cannot be reached.",
+    "special_number": "The number is neither a mobile nor a landline of the mainland: nobody can be called there.",
+    "unknown_area": "There is no such area code.",
+    "no_pool_in_area": "This app has no pool in the area. Name another one, or send area_match: relaxed.",
+    "extension_digits": "Extensions of the app have another number of digits.",
+    "extension_zero": "An extension must not be all zeros.",
+    "extension_taken": "Somebody has this extension, or had it a moment ago. Ask for another one, or for none.",
+    "callback_exclusive": "Give callback.number or callback.tone, not both.",
+    "callee_is_a": "A would reach itself. Name somebody else.",
+    "party_limit": "A is behind as many X as the platform allows. Release one first.",
+    "foreign_app": "The other app is not one of the same owner, or does not exist.",
     "platform_rejected_request": "The platform did not accept the numbers or options. Mend the request.",
     "platform_refused": "The platform refused because of how the app is set up. An operator must act.",
     "app_suspended": "The platform has suspended the app. An operator must act; try again later.",
@@ -35,9 +51,7 @@ CODES: dict[str, str] = {
     "binding_ended": "The binding has ended, or is about to: it cannot be changed.",
     "line_shared": "Other orders of the pair share this line. Send on_conflict: rebind to get an X of its own.",
     "party_barred": "The new party may not have this X now. Send on_conflict: rebind to get another one.",
-    "callee_is_a": "The temporary callee must be another phone than A.",
-    "party_limit": "A has as many X numbers at a time as the platform allows. Release one first.",
-    "not_modifiable": "The platform cannot change this of a bound line. Send on_conflict: rebind, or bind anew.",
+    "not_modifiable": "The platform cannot change this of a bound line. For a tone send on_conflict: rebind.",
     "precondition_failed": "The binding is not what If-Match says any more. Read it again.",
     "unavailable": "Try again after Retry-After.",
     "bad_request": "The request cannot be read.",
@@ -66,15 +80,15 @@ async def page(_request: web.Request) -> web.Response:
 def status_of(code: str) -> int:
     """Return the HTTP status that goes with ``code``."""
     defaults = {problem.default_code: problem.status for problem in errors.ALL}
-    return defaults.get(code) or _OTHER[code]
+    return defaults.get(code) or _OTHER.get(code, errors.Invalid.status)
 
 
+#: What is neither a class's default nor a mistake in a field.
 _OTHER = {
     "malformed_json": 400,
     "binding_not_found": 404,
     "pool_not_found": 404,
     "idempotency_in_progress": 409,
-    "idempotency_key_reused": 422,
     "compressed_body": 415,
     "app_suspended": 503,
     "overloaded": 503,
@@ -83,7 +97,7 @@ _OTHER = {
     "binding_ended": 409,
     "line_shared": 409,
     "party_barred": 409,
-    "callee_is_a": 422,
     "party_limit": 409,
     "not_modifiable": 409,
+    "extension_taken": 409,
 }

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from broker.api.context import Reply
-from broker.errors import Problem
+from broker.errors import FieldError, Problem
 
 #: Where `type` URIs point: served by us, one page for all codes.
 _TYPES = "/problems#"
@@ -48,8 +48,13 @@ def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
         "code": problem.code,
     }
     if problem.errors:
-        body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in problem.errors]
+        body["errors"] = [_told(error) for error in problem.errors]
     return {**problem.extra, **body}
+
+
+def _told(error: FieldError) -> dict[str, str]:
+    told = {"pointer": error.pointer, "detail": error.detail}
+    return told if error.code is None else told | {"code": error.code}
 
 
 def to_http(reply: Reply, request_id: str) -> web.Response:

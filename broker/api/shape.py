@@ -14,6 +14,8 @@ from broker.api.context import Heard, Services
 from broker.clock import boottime
 from broker.domain.ids import public_id
 from broker.domain.options import DEFAULT, CallOptions
+from broker.domain.party import Kind, kind_of
+from broker.domain.phone import PhoneNumber
 from broker.errors import Problem, Unavailable
 from broker.flows.bind import Accepted, problem_of
 from broker.flows.calls import Active, Failed, Released
@@ -23,8 +25,9 @@ from broker.store.registry import Pool, Registry
 
 _LOOK_S = 0.05
 _NO_OPTIONS: Final[dict[str, Any]] = dict.fromkeys(
-    ("recording", "max_call_minutes", "last_minute_tone", "sms", "tones")
+    ("recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "display", "peer_ttl_s")
 )
+_DIALS: Final = {"both": frozenset("ab"), "a_to_b": frozenset("a"), "b_to_a": frozenset("b")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,9 @@ def _created(binding_id: str, order: BindOrder, accepted: Accepted, registry: Re
         state=state,
         reason="released" if released else None,
         x=active.x if active else None,
-        a=str(order.a),
-        b=str(order.b),
+        extension=accepted.extension if active else None,
+        a=order.a,
+        b=order.b,
         direction=order.direction,
         order_id=order.order_id,
         user_data=order.user_data,
@@ -116,6 +120,7 @@ def _created(binding_id: str, order: BindOrder, accepted: Accepted, registry: Re
         line_id=accepted.line_id,
         shared=accepted.shared,
         options=order.options,
+        callback=order.callback,
     ) | ({"explanation": accepted.explanation} if order.explain else {})
 
 
@@ -135,9 +140,10 @@ def shape(binding: Binding, registry: Registry) -> dict[str, Any]:
         pool=_pool_of(registry, binding.pool_id),
         state=binding.state,
         reason=binding.reason,
-        x=None if pending else binding.x,
-        a=str(binding.a),
-        b=str(binding.b),
+        x=None if pending else binding.picked or binding.x or None,
+        extension=None if pending else binding.extension,
+        a=binding.a,
+        b=binding.b,
         direction=binding.direction,
         order_id=binding.order_id,
         user_data=binding.user_data,
@@ -150,6 +156,9 @@ def shape(binding: Binding, registry: Registry) -> dict[str, Any]:
         line_id=binding.line_id,
         shared=binding.shared,
         options=binding.options,
+        callback=binding.callback,
+        callee=_callee(binding),
+        gap_ms=binding.gap_ms,
         pending_change=_pending(binding),
         change_failed=binding.change_failed,
     )
@@ -189,7 +198,35 @@ def _options(options: CallOptions) -> dict[str, Any]:
         "last_minute_tone": options.last_minute_tone,
         "sms": options.sms,
         "tones": {"caller": options.caller_tone, "callee": options.callee_tone} if tones else None,
+        "display": options.display,
+        "peer_ttl_s": options.peer_ttl_s,
     }
+
+
+def _callback(number: PhoneNumber | None, options: CallOptions) -> dict[str, Any] | None:
+    if number is None and options.callback_tone is None and options.callback_ttl_s is None:
+        return None
+    masked = str(number) if number is not None else None
+    return {"number": masked, "tone": options.callback_tone, "ttl_s": options.callback_ttl_s}
+
+
+def _callee(binding: Binding) -> dict[str, Any] | None:
+    if binding.callee is None:
+        return None
+    return {
+        "callee": str(binding.callee),
+        "expires_at": binding.callee_until,
+        "user_data": binding.callee_user_data,
+    }
+
+
+def _warnings(a: PhoneNumber, b: PhoneNumber | None, direction: str) -> list[dict[str, str]]:
+    """Return what is allowed and will not do: a landline that is to dial X (contract 11)."""
+    return [
+        {"code": "landline_cannot_dial", "pointer": f"/{role}", "detail": "a landline can be called, but cannot dial X"}
+        for role, party in (("a", a), ("b", b))
+        if party is not None and role in _DIALS[direction] and kind_of(party) is Kind.LANDLINE
+    ]
 
 
 def _fields(
@@ -199,8 +236,9 @@ def _fields(
     state: str,
     reason: str | None,
     x: str | None,
-    a: str,
-    b: str,
+    extension: int | None,
+    a: PhoneNumber,
+    b: PhoneNumber | None,
     direction: str,
     order_id: str | None,
     user_data: str | None,
@@ -213,6 +251,9 @@ def _fields(
     line_id: UUID,
     shared: bool,
     options: CallOptions,
+    callback: PhoneNumber | None,
+    callee: dict[str, Any] | None = None,
+    gap_ms: int | None = None,
     pending_change: dict[str, Any] | None = None,
     change_failed: str | None = None,
 ) -> dict[str, Any]:
@@ -222,10 +263,10 @@ def _fields(
         "state": state,
         "reason": reason,
         "x": x,
-        "extension": None,
+        "extension": f"{extension:0{pool.app.extension_digits}}" if extension else None,
         "y": None,
-        "a": a,
-        "b": b,
+        "a": str(a),
+        "b": str(b) if b is not None else None,
         "direction": direction,
         "pool": pool.name,
         "area_code": pool.area_code,
@@ -240,6 +281,10 @@ def _fields(
         "line": line_id.hex,
         "shared": shared,
         **(_NO_OPTIONS if options == DEFAULT else _options(options)),
+        "callback": _callback(callback, options),
+        "callee": callee,
+        "gap_ms": gap_ms,
+        "warnings": _warnings(a, b, direction),
         "pending_change": pending_change,
         "change_failed": change_failed,
     }

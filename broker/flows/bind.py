@@ -37,6 +37,7 @@ class Accepted:
     line_id: UUID
     shared: bool = False
     explanation: Mapping[str, Any] | None = None
+    extension: int | None = None
 
 
 async def bind(
@@ -151,7 +152,7 @@ def _accepted(allocated: Allocated, outcome: Settled | None) -> Accepted:
         outcome = Active(allocated.x, joined.subscription_id or "", joined.created_at)
     return Accepted(
         allocated.pool.id, allocated.binding_id, allocated.created_at, outcome, allocated.line_id, joined is not None,
-        allocated.explanation,
+        allocated.explanation, allocated.extension,
     )  # fmt: skip
 
 

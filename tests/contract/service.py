@@ -100,7 +100,14 @@ class Answer:
 
     def pointers(self) -> set[str]:
         """The places of a 422."""
-        return {error["pointer"] for error in self.problem(422, "validation_failed")["errors"]}
+        return set(self.mistakes())
+
+    def mistakes(self) -> dict[str, str | None]:
+        """The codes of a 422 by place; a code that all mistakes have is the whole problem's."""
+        codes = {error["pointer"]: error.get("code") for error in self.body["errors"]}
+        (shared,) = set(codes.values()) if len(set(codes.values())) == 1 else {None}
+        self.problem(422, shared or "validation_failed")
+        return codes
 
 
 class Service:

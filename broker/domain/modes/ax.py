@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+from broker.domain.modes.mode import OURS, OURS_CHANGE, Allocation, Field, Mode
 
 _CALLS: Final = {
     "direction": Field("callDirection", "3.1"),
@@ -21,7 +21,7 @@ AX: Final = Mode(
     title="One party behind a whole X",
     allocation=Allocation.PLACE,
     binds=OURS | {"a": Field("origNum", "3.1"), "ttl_s": Field()} | _CALLS,
-    changes={"a": Field("origNum", "3.3"), "ttl_s": Field(), "user_data": Field(), "metadata": Field()} | _CALLS,
+    changes=OURS_CHANGE | {"a": Field("origNum", "3.3"), "ttl_s": Field()} | _CALLS,
     platform_ttl=lambda _: 0,  # the platform's AX bindings never expire: we end them
     x_per_party=5,
     has_callee=True,

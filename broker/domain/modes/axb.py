@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+from broker.domain.modes.mode import OURS, OURS_CHANGE, Allocation, Field, Mode
 
 #: Longest lifetime that the platform takes.
 _LONGEST_S: Final = 7_776_000
@@ -32,13 +32,8 @@ AXB: Final = Mode(
         "share": Field(),
     }
     | _CALLS,
-    changes={
-        "a": Field("callerNum", "2.3"),
-        "b": Field("calleeNum", "2.3"),
-        "ttl_s": Field("duration", "2.3"),
-        "user_data": Field(),
-        "metadata": Field(),
-    }
+    changes=OURS_CHANGE
+    | {"a": Field("callerNum", "2.3"), "b": Field("calleeNum", "2.3"), "ttl_s": Field("duration", "2.3")}
     | _CALLS,
     platform_ttl=lambda ttl_s: min(ttl_s, _LONGEST_S),
     hint_tone_fixed=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+from broker.domain.modes.mode import OURS, OURS_CHANGE, Allocation, Field, Mode
 
 #: Longest lifetime that the platform takes: 720 hours.
 _LONGEST_S: Final = 2_592_000
@@ -26,11 +26,10 @@ AXE: Final = Mode(
         "ttl_s": Field("timeUnit, bindExpiredTime", "4.1"),
     }
     | _CALLS,
-    changes={
+    changes=OURS_CHANGE
+    | {
         "a": Field("bindNum", "4.1, by binding the same X and extension anew"),
         "ttl_s": Field("timeUnit, bindExpiredTime", "4.3"),
-        "user_data": Field(),
-        "metadata": Field(),
     }
     | _CALLS,
     # Whole minutes, rounded up: the platform must not end it before we do.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+from broker.domain.modes.mode import OURS, OURS_CHANGE, Allocation, Field, Mode
 
 AXYB: Final = Mode(
     name="axyb",
@@ -18,11 +18,11 @@ AXYB: Final = Mode(
         "ttl_s": Field("duration", "5.2"),
         "direction": Field("callDirection", "5.2"),
         "recording": Field("recordFlag, recordHintTone", "5.2"),
-        "tones": Field("preVoiceX (callee)", "5.2"),
+        "tones": Field("preVoiceY, preVoiceX", "5.2"),
         "peer_ttl_s": Field("ybDuration", "5.2"),
     },
     # The wire has no modification: only what stays with us can change.
-    changes={"user_data": Field(), "metadata": Field()},
+    changes=OURS_CHANGE,
     platform_ttl=lambda ttl_s: ttl_s,
     longest_ttl_s=7_776_000,
     endless=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -39,12 +39,17 @@ OURS: Final[dict[str, Field]] = {
     "explain": Field(),
 }
 
+#: What stays with us may change in every mode.
+OURS_CHANGE: Final[dict[str, Field]] = {"user_data": Field(), "metadata": Field()}
+
 
 @dataclass(frozen=True, slots=True)
 class Mode:
     """One mode's row of the table that validation, documents and allocation go by.
 
     ``binds`` and ``changes`` are the fields that a bind and a PATCH know; ``needs`` those that a bind must have.
+    ``refuses`` says of a field that other modes know why the
+    platform cannot have it here.
     ``longest_ttl_s`` is the longest lifetime that a binding may ask for, ``endless`` whether 0 = none is one, and
     ``platform_ttl(ttl_s)`` the lifetime that the platform is told (0 = never expires); where it is shorter than the
     binding's, the line is renewed, and where it is longer we end it ourselves. ``x_per_party``: most X that one A may
@@ -60,6 +65,7 @@ class Mode:
     changes: Mapping[str, Field]
     platform_ttl: Callable[[int], int]
     needs: frozenset[str] = frozenset({"a"})
+    refuses: Mapping[str, str] = field(default_factory=dict)
     longest_ttl_s: int = LONGEST_TTL_S
     endless: bool = True
     x_per_party: int | None = None

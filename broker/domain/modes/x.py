@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.domain.modes.mode import OURS, Allocation, Field, Mode
+from broker.domain.modes.mode import OURS, OURS_CHANGE, Allocation, Field, Mode
 
 _CALLS: Final = {
     "direction": Field(),
@@ -32,14 +32,8 @@ X: Final = Mode(
         "share": Field(),
     }
     | _CALLS,
-    changes={
-        "a": Field("calleeNum", "5.1"),
-        "b": Field("calleeNum", "5.1"),
-        "ttl_s": Field(),
-        "user_data": Field(),
-        "metadata": Field(),
-    }
-    | _CALLS,
+    changes=OURS_CHANGE | {"a": Field("calleeNum", "5.1"), "b": Field("calleeNum", "5.1"), "ttl_s": Field()} | _CALLS,
+    refuses={"extension": "the platform collects no digits in this mode"},
     platform_ttl=lambda ttl_s: ttl_s,
     has_callee=True,
 )

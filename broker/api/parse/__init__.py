@@ -1,0 +1,38 @@
+"""Requests in: headers and bodies, with every error named by where it is."""
+
+from __future__ import annotations
+
+from broker.api.parse.batch import BatchReleaseRequest, BatchRequest
+from broker.api.parse.bind import Asked, BindRequest, bind_item, bind_request
+from broker.api.parse.body import body_as, canonical, checked
+from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPatch, merged_metadata
+from broker.api.parse.fields import Callback, Recording, Tones
+from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
+from broker.api.parse.listing import ListRequest, SearchRequest, list_query
+
+__all__ = [
+    "Asked",
+    "BatchReleaseRequest",
+    "BatchRequest",
+    "BindRequest",
+    "Callback",
+    "ChangeRequest",
+    "HandOverRequest",
+    "ListRequest",
+    "Recording",
+    "RecordingPatch",
+    "SearchRequest",
+    "Tones",
+    "bind_item",
+    "bind_request",
+    "body_as",
+    "body_of",
+    "canonical",
+    "checked",
+    "deadline_s",
+    "idempotency_key",
+    "if_match",
+    "list_query",
+    "merged_metadata",
+    "respond_async",
+]

@@ -1,0 +1,50 @@
+"""Which bindings are asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from broker.api.parse.body import checked, pointer
+from broker.api.parse.fields import OrderId, Phone
+from broker.errors import FieldError, Invalid
+
+
+class ListRequest(BaseModel):
+    """Filters of ``GET /v1/bindings``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    order_id: OrderId | None = None
+    x: Annotated[str, Field(pattern=r"^[+][0-9]{3,30}$")] | None = None
+    state: Literal["pending", "active", "releasing", "released", "failed"] | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class SearchRequest(ListRequest):
+    """Body of ``POST /v1/bindings:search``: a party never stands in a URL."""
+
+    party: Phone | None = None
+
+
+def list_query(request: web.Request) -> ListRequest:
+    """Read the filters of a listing from the query string; a blank before an X is its ``+``.
+
+    Raises:
+        Invalid: with one error for every bad parameter.
+    """
+    given: dict[str, Any] = {}
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise Invalid(
+                "A parameter is wrong; see errors.", errors=(FieldError(pointer((name,)), "is given more than once"),)
+            )
+        given[name] = request.query[name]
+    if "x" in given and given["x"].startswith(" "):
+        given["x"] = "+" + given["x"][1:]
+    if "limit" in given and given["limit"].isascii() and given["limit"].isdigit() and len(given["limit"]) <= 6:  # noqa: PLR2004 - more digits are refused as they are
+        given["limit"] = int(given["limit"])
+    return checked(ListRequest, given)
