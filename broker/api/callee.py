@@ -7,10 +7,11 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from broker.api import parse
 from broker.api.bindings import read
+from broker.api.checks import party_errors
 from broker.api.context import Heard, Reply, Services
-from broker.api.ordering import party_errors
+from broker.api.parse import body_as
+from broker.api.parse.fields import Phone, UserData
 from broker.api.reply import pack
 from broker.api.shape import etag, shape
 from broker.domain.change import Callee, LineChange
@@ -29,14 +30,14 @@ class CalleeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
-    callee: parse.Phone
+    callee: Phone
     ttl_s: Annotated[int, Field(ge=1, le=_LONGEST_S, description="How long A can reach the callee.")] = _DEFAULT_S
-    user_data: parse.UserData | None = None
+    user_data: UserData | None = None
 
 
 async def put(request: web.Request, services: Services, heard: Heard) -> Reply:
     """Set or overwrite the callee: 200 once it is so, 202 while the platform has not confirmed."""
-    asked = parse.body_as(CalleeRequest, heard.body)
+    asked = body_as(CalleeRequest, heard.body)
     until = Wait(heard.deadline, wait=not heard.respond_async)
     for _ in range(_AGAIN):
         binding = await read(request, services, heard)

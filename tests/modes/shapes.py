@@ -1,4 +1,4 @@
-"""What each mode does with two phones: how it is bound, who reaches whom, and what a call says once nobody is behind X."""
+"""What each mode does with two phones: how it is bound, who reaches whom, what a call says once nobody is behind X."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ class Axb(Case):
     """A and B dial X."""
 
     def fields(self, a: str) -> Json:
+        """The body of a bind."""
         return super().fields(a) | {"b": self.b if a == self.a else phone()}
 
 
@@ -91,6 +92,7 @@ class Ax(Case):
     """Anybody dials X; A has a temporary callee."""
 
     async def outward(self) -> Reached:
+        """A dials what it was told."""
         answer = await self.ask("PUT", f"/v1/bindings/{self.made['id']}/callee", {"callee": self.b, "ttl_s": 600})
         assert answer.status == 200, answer.raw
         return await self.call(self.a, self.made["x"])
@@ -100,6 +102,7 @@ class Axe(Case):
     """Others dial X and the extension; A reaches who called last."""
 
     async def inward(self, caller: str = "") -> Reached:
+        """B dials what it was told."""
         return await self.call(caller or self.b, self.made["x"], self.made["extension"])
 
 
@@ -107,6 +110,7 @@ class Axyb(Case):
     """Each side dials a number of its own."""
 
     async def outward(self) -> Reached:
+        """A dials what it was told."""
         answer = await self.ask("POST", f"/v1/bindings/{self.made['id']}/peers", {"b": self.b, "ttl_s": 600})
         assert answer.status in {200, 201}, answer.raw
         return await self.call(self.a, answer.body["y"])
@@ -116,6 +120,8 @@ class X(Case):
     """The platform would ask us: we are asked here whom it would be told."""
 
     async def call(self, caller: str, dialled: str, digits: str = "") -> Reached:
+        """Ask whom a call would reach."""
+        del digits
         answer = await self.ask("POST", "/v1/reach:query", {"x": dialled, "caller": caller})
         assert answer.status == 200, answer.raw
         shown = answer.body.get("party")
@@ -127,6 +133,7 @@ class XPair(X):
     """Two parties behind X."""
 
     def fields(self, a: str) -> Json:
+        """The body of a bind."""
         return super().fields(a) | {"routing": "pair", "b": self.b if a == self.a else phone()}
 
 
@@ -134,9 +141,11 @@ class XOne(X):
     """One party behind X."""
 
     def fields(self, a: str) -> Json:
+        """The body of a bind."""
         return super().fields(a) | {"routing": "one"}
 
     async def outward(self) -> Reached:
+        """A dials what it was told."""
         return await Ax.outward(self)  # type: ignore[arg-type]
 
 

@@ -1,18 +1,19 @@
-"""Every mode keeps the same promise: bound is reached from both sides, changed is changed, ended is nobody's, and rests."""
+"""Every mode keeps the same promise: both sides reach each other, changed is changed, ended rests and is nobody's."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
 
-from tests.contract.service import Answer, Client, Json
+from tests.contract.service import Answer, Client, Json, eventually
 from tests.modes.shapes import Ax, Axb, Axe, Axyb, Case, XOne, XPair
 
 _QUARANTINE_S: Final = 7200
 #: Mode, what it does, and what a call to an X that nobody is behind any more says (contract 8.1; in mode X our words).
-_CASES: Final = {
+_CASES: Final[Mapping[str, tuple[type[Case], int | str]]] = {
     "axb": (Axb, 8014),
     "ax": (Ax, 8018),
     "axe": (Axe, 8022),
@@ -70,8 +71,6 @@ async def test_expiry(case: Case) -> None:
     async def over() -> Answer | None:
         shown = await case.ask("GET", f"/v1/bindings/{made['id']}")
         return shown if shown.body["state"] == "released" else None
-
-    from tests.contract.service import eventually  # noqa: PLC0415
 
     ended = await eventually(over, "the binding has expired")
     assert ended.body["reason"] == "expired"
