@@ -20,7 +20,8 @@ from broker.emulator.calls import place_call
 from broker.emulator.core import Core, ModeFixedError, OwnedElsewhereError
 from broker.emulator.faults import Fault, FaultKind, Faults, When
 from broker.emulator.fields import is_voice_file
-from broker.emulator.mode import Op
+from broker.emulator.ledger import callee_record
+from broker.emulator.mode import INTERFACES, Op
 from broker.emulator.registry import App, AppConfig, ModeName
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import rfc3339
@@ -76,8 +77,8 @@ class _FaultIn(_Input):
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> _FaultIn:
-        if self.interface not in {"*", *_INTERFACES}:
-            raise ValueError(f"interface must be one of * {' '.join(_INTERFACES)}")
+        if self.interface not in {"*", *INTERFACES}:
+            raise ValueError(f"interface must be one of * {' '.join(INTERFACES)}")
         if self.kind is FaultKind.CODE and self.code is None and self.http is None:
             raise ValueError("kind code needs code, http or both")
         if self.kind in {FaultKind.DELAY, FaultKind.LATE_COMMIT} and self.ms is None:
@@ -89,7 +90,6 @@ class _ClockIn(_Input):
     advance_s: Annotated[float, Field(gt=0, le=_MAX_ADVANCE_S)]
 
 
-_INTERFACES: Final = tuple(op.value for op in Op if op is not Op.EXPIRE)
 _NUMBERS_IN: Final = TypeAdapter(list[_NumberIn])
 
 
@@ -324,6 +324,7 @@ def _shown(binding: Binding) -> dict[str, Any]:
         "call_direction": binding.call_direction,
         "max_duration": binding.max_duration,
         "extras": binding.extras,
+        "callee": callee_record(binding.callee),
     }
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline, is_service_number, landline_area, province
+from broker.emulator.areas import is_landline, is_service_number, landline_area
 from broker.emulator.binding import Binding, Book, new_subscription_id
+from broker.emulator.choice import candidates
 from broker.emulator.codes import ALREADY_BOUND, INSUFFICIENT, NO_RECORD, NUMBER_NOT_APPLIED, Refusal
-from broker.emulator.mode import Ask, Connection, Decision, Mention, Op, printable
+from broker.emulator.mode import WITH_BODY, Ask, Connection, Decision, Dial, Mention, Op, printable
 from broker.emulator.registry import App, ModeName
+from broker.emulator.release import DIRECTION_BARRED, LANDLINE_CALLER, NO_BINDING, NORMAL
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import subscribe_time
 from broker.emulator.tones import ToneRule
@@ -25,11 +27,6 @@ MAX_DURATION_S: Final = 7_776_000
 MAX_CALL_MIN: Final = 1_440
 A_TO_B: Final = 1
 B_TO_A: Final = 2
-
-NORMAL: Final = 0
-NO_BINDING: Final = 8014
-DIRECTION_BARRED: Final = 8016
-LANDLINE_CALLER: Final = 8023
 
 _SUCCESS: Final = orjson.dumps({"resultcode": "0", "resultdesc": "Success"})
 _DEFAULT_PAGE: Final = 50
@@ -70,7 +67,7 @@ class Axb:
 
     def parse(self, ask: Ask) -> None:
         """Fill in ``ask.fields`` from the body (bind, modify) or the query string."""
-        ask.fields = check.body_fields(ask.body) if ask.op in _WITH_BODY else check.query_fields(ask.query)
+        ask.fields = check.body_fields(ask.body) if ask.op in WITH_BODY else check.query_fields(ask.query)
 
     def decide(self, ask: Ask) -> Decision:
         """Judge one request by the section of the contract that describes its interface."""
@@ -265,7 +262,7 @@ class Axb:
                 raise Refusal(NUMBER_NOT_APPLIED)
             self._admit(wanted, a, b)
             return wanted
-        for x in self._candidates(app, own_area or area_code or "", relaxed=relaxed):
+        for x in candidates(app, own_area or area_code or "", self._random, relaxed=relaxed):
             line = self._lines.get(x)
             if line is None or (len(line.pairs) < self._pairs_per_x and a not in line.users and b not in line.users):
                 return x
@@ -279,21 +276,6 @@ class Axb:
             raise Refusal(ALREADY_BOUND)
         if len(line.pairs) >= self._pairs_per_x:
             raise Refusal(INSUFFICIENT)
-
-    def _candidates(self, app: App, area_code: str, *, relaxed: bool) -> Iterator[str]:
-        """Yield the X of the city; then, relaxed, of its province; then any: each group from a random start."""
-        groups = [[area_code]]
-        if relaxed:
-            home = province(area_code)
-            groups.append([other for other in app.areas if home and other != area_code and province(other) == home])
-            seen = {area_code, *groups[1]}
-            groups.append([other for other in app.areas if other not in seen])
-        for group in groups:
-            numbers = [x for area in group for x in app.areas.get(area, ())]
-            if numbers:
-                start = self._random.randrange(len(numbers))
-                yield from numbers[start:]
-                yield from numbers[:start]
 
     # --- state
 
@@ -327,21 +309,18 @@ class Axb:
         line.users[new.a] = line.users[new.b] = new
         line.pairs[new.subscription_id] = new
 
-    def call(self, caller: str, x: str, digits: str) -> Connection:
-        """Connect a party of a pair on ``x`` to the other one, who sees ``x``."""
-        del digits  # AXB collects none
+    def call(self, dial: Dial) -> Connection:
+        """Connect a party of a pair on X to the other one, who sees X."""
+        caller, x = dial.caller, dial.x
         line = self._lines.get(x)
         binding = line.users.get(caller) if line else None
         if binding is None:
-            return Connection(None, None, NO_BINDING)
+            return Connection.refused(NO_BINDING)
         if is_landline(caller):
-            return Connection(None, None, LANDLINE_CALLER)
+            return Connection.refused(LANDLINE_CALLER)
         if binding.call_direction == (B_TO_A if caller == binding.a else A_TO_B):
-            return Connection(None, None, DIRECTION_BARRED)
+            return Connection.refused(DIRECTION_BARRED)
         return Connection(binding.b if caller == binding.a else binding.a, x, NORMAL)
-
-
-_WITH_BODY: Final = frozenset({Op.BIND, Op.MODIFY})
 
 
 def _parties(fields: Mapping[str, Any]) -> tuple[str, str]:

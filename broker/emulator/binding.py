@@ -13,12 +13,27 @@ from typing import Any, Final
 _SLACK: Final = 1_024
 
 
+@dataclass(frozen=True, slots=True)
+class NextCallee:
+    """Whom A reaches by dialling X: a temporary callee (AX), or who reached A last (AXE); ``until_ms`` None: no end."""
+
+    number: str
+    since_ms: int
+    until_ms: int | None
+    user_data: str | None = None
+
+    def lives(self, now_ms: int) -> bool:
+        """Say whether it still counts."""
+        return self.until_ms is None or now_ms < self.until_ms
+
+
 @dataclass(slots=True)
 class Binding:
     """One subscription. A value: a modification puts a changed copy in its place.
 
     ``serial`` is the ledger row that created it. ``expires_ms`` is on the emulator's clock, ``None`` is never;
-    ``duration`` the seconds last asked for; ``since_ms`` the time it was set or last modified.
+    ``duration`` the seconds last asked for; ``since_ms`` what its mode shows as ``subscribeTime``: when it was set, or
+    (AXB) last modified. ``b`` is empty in a mode without B.
     """
 
     serial: int
@@ -37,7 +52,10 @@ class Binding:
     y: str | None = None
     extension: str | None = None
     extras: dict[str, Any] | None = None
-    """What a query may echo and nothing else depends on."""
+    """Further fields by their names on the wire."""
+    callee: NextCallee | None = None
+    callback_s: int | None = None
+    """AXE: how long a caller is remembered as A's next callee, in seconds; 0 is as long as the binding."""
 
 
 def new_subscription_id() -> str:

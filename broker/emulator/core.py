@@ -14,14 +14,16 @@ from broker.emulator.binding import Binding, Book
 from broker.emulator.codes import Refusal
 from broker.emulator.journal import Journal
 from broker.emulator.ledger import Cause, binding_of, effect_row, live_record, other_row
-from broker.emulator.mode import Ask, Mention, Mode, Op
+from broker.emulator.mode import Ask, Connection, Dial, Mention, Mode, Op
 from broker.emulator.registry import App, AppConfig, ModeName, Registry
+from broker.emulator.release import NO_BINDING
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import EmulatorClock
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _CHUNK = 10_000
+_CHANGES = frozenset({Op.MODIFY, Op.CALLEE, Op.CALL})
 
 
 class OwnedElsewhereError(Exception):
@@ -90,6 +92,22 @@ class Core:
             else:
                 mention = mode.mention(op, ask.fields)
         self._write_other(ask, mention, cause, code, http)
+
+    def dial(self, caller: str, dialled: str, digits: str) -> Connection:
+        """Let ``caller`` dial a number; what the call changes is recorded before it counts.
+
+        Raises ``OSError`` when the journal cannot be written; then nothing has changed.
+        """
+        now_ms = self.clock.now_ms()
+        self.expire(now_ms)
+        app = self.registry.owners.get(dialled)
+        mode = self.modes.get(app.config.mode) if app is not None else None
+        if mode is None:
+            return Connection.refused(NO_BINDING)
+        connection = mode.call(Dial(caller, dialled, digits, now_ms, self.journal.next_seq))
+        if connection.changes:
+            self._commit(now_ms, connection.changes, Cause(reason="call"), http=None)
+        return connection
 
     def next_request(self) -> int:
         """Return a number that ties the rows of one request together."""
@@ -160,7 +178,7 @@ class Core:
                 binding,
                 cause,
                 http=http,
-                old=self.book.by_id[binding.subscription_id] if op is Op.MODIFY else None,
+                old=self.book.by_id[binding.subscription_id] if op in _CHANGES else None,
             )
             for place, (op, binding) in enumerate(changes)
         ]
@@ -174,7 +192,7 @@ class Core:
             case Op.BIND:
                 self.book.put(binding)
                 mode.attach(binding)
-            case Op.MODIFY:
+            case Op.MODIFY | Op.CALLEE | Op.CALL:
                 mode.swap(self.book.by_id[binding.subscription_id], binding)
                 self.book.put(binding)
             case Op.UNBIND | Op.EXPIRE:

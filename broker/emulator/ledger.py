@@ -2,8 +2,9 @@
 
 Rows of one request share ``request``; what the platform did by itself (an expiry, a number taken away) has none.
 ``at`` is when it took effect, ``received_at`` when the request arrived: distinct requests in an interval are distinct
-``request`` values whose ``received_at`` lies in it. A modification's row has the state after it and, under ``was``, the
-former values of what it changed.
+``request`` values whose ``received_at`` lies in it. The row of a change (a modification, a temporary callee, a caller
+to call back) has the state after it and, under ``was``, the former values of what it changed; ``since`` is the time of
+the binding where that is not the row's own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from broker.emulator.binding import Binding
+from broker.emulator.binding import Binding, NextCallee
 from broker.emulator.mode import Mention, Op
 from broker.emulator.times import from_rfc3339, rfc3339
 
@@ -33,7 +34,7 @@ def effect_row(
 ) -> bytes:
     """Return the line for something that happened to ``binding`` (as it is afterwards, or was when it ended).
 
-    ``old`` is the binding before a modification.
+    ``old`` is the binding before a change.
     """
     return (
         orjson.dumps(
@@ -62,10 +63,48 @@ def effect_row(
                 "serial": binding.serial,
                 "fault": cause.fault,
                 "reason": cause.reason,
-                **({} if old is None else {"was": _replaced(old, binding)}),
+                **_rarely(at_ms, binding, old),
             }
         )
         + b"\n"
+    )
+
+
+def _rarely(at_ms: int, binding: Binding, old: Binding | None) -> dict[str, Any]:
+    """Return the parts of an effect row that few rows have."""
+    parts: dict[str, Any] = {}
+    if binding.callee is not None:
+        parts["callee"] = callee_record(binding.callee)
+    if binding.callback_s is not None:
+        parts["callback_s"] = binding.callback_s
+    if old is not None:
+        parts["was"] = _replaced(old, binding)
+        if binding.since_ms != at_ms:
+            parts["since"] = rfc3339(binding.since_ms)
+    return parts
+
+
+def callee_record(callee: NextCallee | None) -> dict[str, Any] | None:
+    """Return how the ledger and the admin port show whom A reaches next."""
+    if callee is None:
+        return None
+    return {
+        "number": callee.number,
+        "at": rfc3339(callee.since_ms),
+        "expires_at": None if callee.until_ms is None else rfc3339(callee.until_ms),
+        "user_data": callee.user_data,
+    }
+
+
+def _callee_of(record: dict[str, Any] | None) -> NextCallee | None:
+    if record is None:
+        return None
+    until = record["expires_at"]
+    return NextCallee(
+        record["number"],
+        from_rfc3339(record["at"]),
+        None if until is None else from_rfc3339(until),
+        record["user_data"],
     )
 
 
@@ -85,6 +124,8 @@ def _terms(binding: Binding) -> dict[str, Any]:
         "call_direction": binding.call_direction,
         "max_duration": binding.max_duration,
         "extras": binding.extras,
+        "callee": callee_record(binding.callee),
+        "callback_s": binding.callback_s,
     }
 
 
@@ -127,7 +168,7 @@ def binding_of(row: dict[str, Any]) -> Binding:
         x=row["x"],
         a=row["a"],
         b=row["b"],
-        since_ms=from_rfc3339(row["at"]),
+        since_ms=from_rfc3339(row.get("since", row["at"])),
         expires_ms=None if row["expires_at"] is None else from_rfc3339(row["expires_at"]),
         duration=row["duration"],
         call_direction=row["call_direction"],
@@ -136,6 +177,8 @@ def binding_of(row: dict[str, Any]) -> Binding:
         y=row["y"],
         extension=row["extension"],
         extras=row["extras"],
+        callee=_callee_of(row.get("callee")),
+        callback_s=row.get("callback_s"),
     )
 
 

@@ -1,7 +1,7 @@
 """What the rest of the emulator asks of a mode. A mode is pure rules over its own state: no clock, no I/O.
 
 A mode decides, the core records the decision in the journal, and only then is it applied; a replay applies the same
-changes without deciding again. AX, AXE, AXYB and X become further implementations beside ``axb.py``.
+changes without deciding again.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, Self
 
 from broker.emulator.binding import Binding
 from broker.emulator.registry import App, ModeName
 
 
 class Op(StrEnum):
-    """What a ledger row is about; all but ``EXPIRE`` are interfaces of the wire."""
+    """What a ledger row is about: an interface of the wire, or what the platform does by itself."""
 
     BIND = "bind"
     UNBIND = "unbind"
     MODIFY = "modify"
     QUERY = "query"
+    CALLEE = "callee"
     EXPIRE = "expire"
+    CALL = "call"  # a call changed whom A reaches by dialling X
+
+
+INTERFACES: Final = tuple(op for op in Op if op not in {Op.EXPIRE, Op.CALL})
+WITH_BODY: Final = frozenset({Op.BIND, Op.MODIFY, Op.CALLEE})
 
 
 @dataclass(slots=True)
@@ -59,12 +65,29 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Dial:
+    """Somebody dials X. ``serial`` is the number of a binding that the call itself makes, if it makes one."""
+
+    caller: str
+    x: str
+    digits: str
+    now_ms: int
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a call to X went. ``state_code`` is 0 or a release cause of contract 8.1."""
+    """Where a call to X went, and what that changes. ``state_code`` is 0 or a release cause of contract 8.1."""
 
     connected_to: str | None
     shown: str | None
     state_code: int
+    changes: list[tuple[Op, Binding]] = field(default_factory=list)
+
+    @classmethod
+    def refused(cls, state_code: int) -> Self:
+        """Return a call that reached nobody."""
+        return cls(None, None, state_code)
 
 
 class Mode(Protocol):
@@ -102,8 +125,8 @@ class Mode(Protocol):
         """Return the live bindings on ``x``, oldest first."""
         ...
 
-    def call(self, caller: str, x: str, digits: str) -> Connection:
-        """Say where a call from ``caller`` to ``x`` goes; nothing on ``x`` may be past its expiry."""
+    def call(self, dial: Dial) -> Connection:
+        """Say where a call goes; nothing on its X may be past its expiry. Changes nothing."""
         ...
 
 

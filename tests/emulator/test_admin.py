@@ -67,6 +67,7 @@ async def test_bindings_are_paged_and_filtered(emu: Emulated) -> None:
         "call_direction": 0,
         "max_duration": 0,
         "extras": None,
+        "callee": None,
     }
 
 

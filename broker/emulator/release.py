@@ -1,0 +1,16 @@
+"""Release causes of a call, ``stateCode``, as far as the emulator's rules give one (contract 8.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NORMAL: Final = 0
+NO_CALLEE: Final = 8013
+NO_BINDING: Final = 8014
+DIRECTION_BARRED: Final = 8016
+NO_SERVICE: Final = 8018
+NO_CALLBACK: Final = 8019
+NO_EXTENSION: Final = 8022
+LANDLINE_CALLER: Final = 8023
+REAL_CALLER_BARRED: Final = 8024
+EXTENSION_NOT_ENTERED: Final = 8033
