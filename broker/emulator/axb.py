@@ -11,11 +11,12 @@ from typing import Any, Final
 import orjson
 
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline, is_service_number, landline_area
+from broker.emulator.areas import is_landline, landline_area
 from broker.emulator.binding import Binding, Book, new_subscription_id
 from broker.emulator.choice import candidates
-from broker.emulator.codes import ALREADY_BOUND, INSUFFICIENT, NO_RECORD, NUMBER_NOT_APPLIED, Refusal
+from broker.emulator.codes import ALREADY_BOUND, INSUFFICIENT, NO_RECORD, NUMBER_NOT_APPLIED, SUCCESS, Refusal
 from broker.emulator.mode import WITH_BODY, Ask, Connection, Decision, Dial, Mention, Op, printable
+from broker.emulator.options import MAX_CALL_MIN, options
 from broker.emulator.registry import App, ModeName
 from broker.emulator.release import DIRECTION_BARRED, LANDLINE_CALLER, NO_BINDING, NORMAL
 from broker.emulator.settings import EmulatorSettings
@@ -24,11 +25,9 @@ from broker.emulator.tones import ToneRule
 
 PATH: Final = "/rest/caas/relationnumber/partners/v1.0"
 MAX_DURATION_S: Final = 7_776_000
-MAX_CALL_MIN: Final = 1_440
 A_TO_B: Final = 1
 B_TO_A: Final = 2
 
-_SUCCESS: Final = orjson.dumps({"resultcode": "0", "resultdesc": "Success"})
 _DEFAULT_PAGE: Final = 50
 
 
@@ -102,8 +101,8 @@ class Axb:
         duration = check.integer(fields, "duration", 0, MAX_DURATION_S) or 0
         call_direction = check.integer(fields, "callDirection", 0, 2) or 0
         max_duration = check.integer(fields, "maxDuration", 0, MAX_CALL_MIN) or 0
-        user_data = check.user_data(fields)
-        extras = _extras(fields)
+        user_data = check.user_data(fields, caret=False)
+        extras = options(fields) or None
         self._tones.admit(ask.app, extras, extras=extras, max_duration=max_duration)
         if wanted is None and area_code is None:
             raise check.bad("relationNum")
@@ -140,7 +139,7 @@ class Axb:
     def _unbind(self, ask: Ask) -> Decision:
         subscription_id = check.text(ask.fields, "subscriptionId", 1, 64)
         if subscription_id is not None:
-            return Decision(_SUCCESS, [(Op.UNBIND, self._own(ask.app, subscription_id))])
+            return Decision(SUCCESS, [(Op.UNBIND, self._own(ask.app, subscription_id))])
         x = check.text(ask.fields, "relationNum", 4, 31)
         if x is None:
             raise check.bad("subscriptionId")
@@ -149,29 +148,29 @@ class Axb:
         changes = [(Op.UNBIND, binding) for binding in self.bindings_of(x)]
         if not changes:
             raise Refusal(NO_RECORD)
-        return Decision(_SUCCESS, changes)
+        return Decision(SUCCESS, changes)
 
     def _modify(self, ask: Ask) -> Decision:
         fields = ask.fields
         subscription_id = check.text(fields, "subscriptionId", 1, 64)
         if subscription_id is None:
             raise check.bad("subscriptionId")
-        caller, callee = check.phone(fields, "callerNum"), check.phone(fields, "calleeNum")
+        caller, callee = check.party(fields, "callerNum"), check.party(fields, "calleeNum")
         duration = check.integer(fields, "duration", 0, MAX_DURATION_S)
         call_direction = check.integer(fields, "callDirection", 0, 2)
         max_duration = check.integer(fields, "maxDuration", 0, MAX_CALL_MIN)
-        user_data = check.user_data(fields)
-        extras = _extras({**fields, "recordHintTone": None})  # no field of this interface: kept as it was bound
+        user_data = check.user_data(fields, caret=False)
+        extras = options({**fields, "recordHintTone": None})  # no field of this interface: kept as it was bound
         old = self._own(ask.app, subscription_id)
         new = dataclasses.replace(
             old,
-            a=_bindable(caller or old.a, "callerNum"),
-            b=_bindable(callee or old.b, "calleeNum"),
+            a=caller or old.a,
+            b=callee or old.b,
             since_ms=ask.now_ms,
             call_direction=old.call_direction if call_direction is None else call_direction,
             max_duration=old.max_duration if max_duration is None else max_duration,
             user_data=old.user_data if user_data is None else user_data,
-            extras={**(old.extras or {}), **(extras or {})} or None,
+            extras={**(old.extras or {}), **extras} or None,
         )
         if duration is not None:  # the clock restarts at the modification (faq); without the field it runs on
             new.duration, new.expires_ms = duration, _expiry(ask.now_ms, duration)
@@ -181,7 +180,7 @@ class Axb:
         users = self._lines[old.x].users
         if any(users.get(number, old) is not old for number in (new.a, new.b)):
             raise Refusal(ALREADY_BOUND)
-        return Decision(_SUCCESS, [(Op.MODIFY, new)])
+        return Decision(SUCCESS, [(Op.MODIFY, new)])
 
     def _query(self, ask: Ask) -> Decision:
         fields = ask.fields
@@ -324,35 +323,12 @@ class Axb:
 
 
 def _parties(fields: Mapping[str, Any]) -> tuple[str, str]:
-    a, b = check.phone(fields, "callerNum"), check.phone(fields, "calleeNum")
+    a, b = check.party(fields, "callerNum"), check.party(fields, "calleeNum")
     if a is None:
         raise check.bad("callerNum")
     if b is None or a == b:
         raise check.bad("calleeNum")
-    return _bindable(a, "callerNum"), _bindable(b, "calleeNum")
-
-
-def _bindable(number: str, name: str) -> str:
-    if is_service_number(number):
-        raise check.bad(name)
-    return number
-
-
-def _extras(fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a binding carries without the rules depending on it; ``None`` when it carries nothing."""
-    if fields.keys().isdisjoint(_EXTRAS):
-        return None
-    extras = {
-        "recordFlag": check.flag(fields, "recordFlag"),
-        "recordHintTone": check.voice_file(fields, "recordHintTone"),
-        "lastMinVoice": check.voice_file(fields, "lastMinVoice"),
-        "privateSms": check.flag(fields, "privateSms"),
-        "preVoice": check.voices(fields, "preVoice", "callerHintTone", "calleeHintTone"),
-    }
-    return {name: value for name, value in extras.items() if value is not None} or None
-
-
-_EXTRAS: Final = frozenset({"recordFlag", "recordHintTone", "lastMinVoice", "privateSms", "preVoice"})
+    return a, b
 
 
 def _expiry(now_ms: int, duration: int) -> int | None:

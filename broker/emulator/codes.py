@@ -73,7 +73,17 @@ NUMBER_NOT_APPLIED: Final = "1012001"
 NO_RECORD: Final = "1012007"
 INSUFFICIENT: Final = "1012008"
 ALREADY_BOUND: Final = "1012010"
+NOT_OF_APP: Final = "1011001"
+NONE_FREE: Final = "1011002"
+TOO_MANY_X: Final = "1011003"
+X_NOT_BOUND: Final = "1011004"
+X_ALLOCATED: Final = "1011005"
+NO_SUCH_BINDING: Final = "1016001"
+BINDING_EXISTS: Final = "1016002"
+NO_IDLE_EXTENSION: Final = "1020167"
 SOURCE_BLOCKED: Final = "1020176"
+
+SUCCESS: Final = orjson.dumps({"resultcode": "0", "resultdesc": "Success"})
 
 
 def usual_status(code: str) -> int:

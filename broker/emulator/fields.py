@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from broker.emulator.areas import is_service_number
 from broker.emulator.codes import INVALID_REQUEST, Refusal
 
 Fields = Mapping[str, Any]
@@ -16,9 +17,9 @@ Fields = Mapping[str, Any]
 _E164: Final = re.compile(r"\+[1-9]\d{2,29}", re.ASCII)
 _AREA: Final = re.compile(r"0\d{2,3}", re.ASCII)
 _VOICE_FILE: Final = re.compile(r"[0-9A-Za-z\-_.@]{0,128}")
-_BARRED_ASCII: Final = re.compile(r"[\^{}]")
+_BARRED_ASCII: Final = re.compile(r"[{}]")
 _BARRED: Final = re.compile(
-    "[\\^{}\u2e80-\u2fdf\u3000-\u303f\u3100-\u312f\u31a0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
+    "[{}\u2e80-\u2fdf\u3000-\u303f\u3100-\u312f\u31a0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
     "\U00020000-\U0003ffff]"
 )
 _MAX_PARAMETERS: Final = 32
@@ -71,6 +72,14 @@ def phone(fields: Fields, name: str) -> str | None:
     return value
 
 
+def party(fields: Fields, name: str) -> str | None:
+    """Return a number that can be bound: any but 400 and 95 numbers (11)."""
+    number = phone(fields, name)
+    if number is not None and is_service_number(number):
+        raise bad(name)
+    return number
+
+
 def integer(fields: Fields, name: str, low: int, high: int) -> int | None:
     """Return a JSON integer between ``low`` and ``high``; neither a string nor a boolean is one."""
     value = fields.get(name)
@@ -111,6 +120,20 @@ def choice(fields: Fields, name: str, *allowed: str) -> str | None:
     return value
 
 
+def lenient_integer(fields: Fields, name: str, low: int, high: int) -> int | None:
+    """Return an integer that may come as text (4.1: the platform coerces)."""
+    value = fields.get(name)
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004
+        value = int(value)
+    return integer({name: value}, name, low, high)
+
+
+def lenient_choice(fields: Fields, name: str, *allowed: str) -> str | None:
+    """Return one of the ``allowed`` strings, which may come as a number (4.1: the platform coerces)."""
+    value = fields.get(name)
+    return choice({name: str(value) if type(value) is int else value}, name, *allowed)
+
+
 def voice_file(fields: Fields, name: str) -> str | None:
     """Return a voice file's name, String(0-128) of digits, letters and ``- _ . @``."""
     value = fields.get(name)
@@ -139,9 +162,11 @@ def voices(fields: Fields, name: str, *parts: str) -> dict[str, str] | None:
         raise bad(f"{name}.{refusal.parameter}") from None
 
 
-def user_data(fields: Fields, name: str = "userData") -> str | None:
-    """Return String(1-256) without ``^``, ``{``, ``}`` and Chinese (AXB's rule, the strictest of the modes)."""
+def user_data(fields: Fields, name: str = "userData", *, caret: bool = True) -> str | None:
+    """Return String(1-256) without ``{``, ``}`` and Chinese; without ``caret`` not with ``^`` either."""
     value = text(fields, name, 1, 256)
-    if value is not None and (_BARRED_ASCII if value.isascii() else _BARRED).search(value):
+    if value is None:
+        return None
+    if (_BARRED_ASCII if value.isascii() else _BARRED).search(value) or (not caret and "^" in value):
         raise bad(name)
     return value
