@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from broker.emulator.binding import Binding
 from broker.emulator.calls import place_call
-from broker.emulator.core import Core, ModeFixedError, OwnedElsewhereError
+from broker.emulator.core import Core, KindFixedError, OwnedElsewhereError
 from broker.emulator.faults import Fault, FaultKind, Faults, When
 from broker.emulator.fields import is_voice_file
 from broker.emulator.ledger import callee_record
@@ -51,7 +51,7 @@ class _AppIn(_Input):
     mode: Annotated[ModeName, Field(strict=False)]
     rate: Annotated[float, Field(ge=0)] | None = None
     burst: Annotated[float, Field(ge=1)] | None = None
-    extension_digits: Annotated[int, Field(ge=1, le=8)] | None = None
+    extension_digits: Annotated[int, Field(ge=1, le=4)] | None = None
 
 
 class _NumberIn(_Input):
@@ -135,8 +135,10 @@ class Admin:
         config = AppConfig(app_key, given.secret, given.mode, rate or None, burst, given.extension_digits)
         try:
             self._core.put_app(config)
-        except ModeFixedError:
-            raise _refuse(409, "the mode of an app that has numbers cannot change") from None
+        except KindFixedError:
+            raise _refuse(
+                409, "an app that has numbers keeps its mode and its extension digits"
+            ) from None
         shown = {"app_key": app_key, "mode": config.mode, "rate": config.rate, "burst": config.burst}
         return _json({**shown, "extension_digits": config.extension_digits})
 

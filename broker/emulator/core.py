@@ -9,7 +9,9 @@ from typing import Any
 import orjson
 import structlog
 
+from broker.emulator.ax import Ax
 from broker.emulator.axb import Axb
+from broker.emulator.axe import Axe
 from broker.emulator.binding import Binding, Book
 from broker.emulator.codes import Refusal
 from broker.emulator.journal import Journal
@@ -34,8 +36,8 @@ class OwnedElsewhereError(Exception):
         super().__init__(f"number {position} belongs to another app")
 
 
-class ModeFixedError(Exception):
-    """The mode of an application that has numbers cannot change."""
+class KindFixedError(Exception):
+    """Neither the mode nor the extension digits of an application that has numbers can change (contract 4.5)."""
 
 
 class Core:
@@ -45,7 +47,11 @@ class Core:
         self.clock = EmulatorClock()
         self.registry = Registry()
         self.book = Book()
-        self.modes: dict[ModeName, Mode] = {ModeName.AXB: Axb(settings, self.book)}
+        self.modes: dict[ModeName, Mode] = {
+            ModeName.AXB: Axb(settings, self.book),
+            ModeName.AX: Ax(settings, self.book),
+            ModeName.AXE: Axe(settings, self.book),
+        }
         self._requests = 0
         self.journal = Journal(settings.state_dir, fsync=settings.fsync)
         try:
@@ -132,8 +138,8 @@ class Core:
     def put_app(self, config: AppConfig) -> None:
         """Create or change an application."""
         app = self.registry.apps.get(config.app_key)
-        if app is not None and app.numbers and app.config.mode != config.mode:
-            raise ModeFixedError
+        if app is not None and app.numbers and app.config.kind != config.kind:
+            raise KindFixedError
         self.journal.append(_line(_app_record(config)))
         self.registry.put_app(config)
 

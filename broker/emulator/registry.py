@@ -30,6 +30,11 @@ class AppConfig:
     burst: float | None = None
     extension_digits: int | None = None
 
+    @property
+    def kind(self) -> tuple[ModeName, int | None]:
+        """What is fixed while the app has numbers."""
+        return self.mode, self.extension_digits if self.mode is ModeName.AXE else None
+
     def bucket(self) -> Bucket | None:
         """Return a full bucket of this configuration."""
         if not self.rate:

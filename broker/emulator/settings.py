@@ -70,6 +70,47 @@ class EmulatorSettings(BaseModel):
     paging_as_text: bool = False
     """2.4: ``pageIndex`` and ``pageSize`` of the answer as strings instead of numbers."""
 
+    real_caller_allowed: bool = True
+    """3.1, 4.1: whether A may be shown the real caller; off, as operators have it: such a call ends with 8024."""
+
+    ax_x_per_a: Annotated[int, Field(ge=1)] = 5
+    """3.6: X that one A of an AX app may have at a time."""
+    ax_same_pair_code: Literal["1016002", "1011005"] = "1016002"
+    """3.6: the answer to binding an A to the X that it has already."""
+    ax_query_missing_code: Literal["1016001", "1011004"] = "1016001"
+    """3.4: the answer to a query that finds no binding."""
+    ax_modify_fields: Literal["all", "newest"] = "all"
+    """3.3: whether all fields of a bind can be modified, or those alone that the newest page lists."""
+    ax_turn_flag: Literal["on", "off", "unknown"] = "on"
+    """3.1: ``turnFlag`` of a bind without it, or ``unknown``: the field is neither read nor shown."""
+    ax_turned_off_state: int = 8055
+    """3.1: how a call to an X ends that is turned off."""
+    ax_no_callee_state: Literal[8013, 8019] = 8013
+    """8.1: how a call from A ends when no temporary callee is set, or none any more."""
+    ax_call_uses_up_callee: bool = False
+    """3.5: whether a temporary callee is good for one call only."""
+
+    axe_extension_digits: Annotated[int, Field(ge=1, le=4)] = 4
+    """4.5: digits of an extension of an app that was put without ``extension_digits``."""
+    axe_bind_hours: Annotated[int, Field(ge=0, le=720)] = 168
+    """4.1: lifetime of a binding that is bound without ``bindExpiredTime``; 0 never expires."""
+    axe_callback_hours: Annotated[int, Field(ge=0, le=720)] = 24
+    """4.1: lifetime of callback records of a binding that is bound without ``callbackExpiredTime``."""
+    axe_callback_zero: Literal["never", "at_once"] = "never"
+    """4.1: when callback records of ``callbackExpiredTime`` 0 expire."""
+    axe_foreign_x_code: str = "1012001"
+    """4.1: the answer to a ``virtualNum`` that is not the app's."""
+    axe_none_in_area_code: str = "1012008"
+    """2.6: the answer when the city has no X of the app."""
+    axe_taken_code: Literal["1013102", "1020167"] = "1013102"
+    """4.5: the answer to a wanted extension that is bound."""
+    axe_repeats_a: bool = True
+    """4.5: whether one A may have several extensions of one X; if not, the second bind is 1016002."""
+    axe_modify_restarts_clock: bool = True
+    """4.3: whether a new ``bindExpiredTime`` counts from the modification; if not, from the bind."""
+    axe_modify_changes_a: bool = False
+    """4.3: whether a modification reads ``bindNum``."""
+
     known_tones: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """9.3: voice files that are approved for every app, beside those put for one; as text: with commas between."""
     idle_tones_checked: bool = True

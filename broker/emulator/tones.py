@@ -33,7 +33,7 @@ class ToneRule:
 
 def _named(given: Extras) -> Iterator[tuple[str, str]]:
     """Yield the parameters that name a file; an empty name is as good as none (2.1)."""
-    files = {name: given.get(name) for name in ("recordHintTone", "lastMinVoice")}
+    files = {name: given.get(name) for name in ("recordHintTone", "lastMinVoice", "callbackTone")}
     files |= {f"preVoice.{name}": file for name, file in given.get("preVoice", {}).items()}
     return ((parameter, file) for parameter, file in files.items() if file)
 

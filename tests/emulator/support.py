@@ -138,9 +138,9 @@ class Emulated:
         for name in names:
             assert (await self.ask("PUT", f"apps/{key}/tones/{name}")).http == 200
 
-    async def call(self, caller: str, to: str) -> tuple[str | None, str | None, int]:
+    async def call(self, caller: str, to: str, digits: str | None = None) -> tuple[str | None, str | None, int]:
         """Dial; returns who was connected, what was shown, and the release cause."""
-        body = (await self.ask("POST", "calls", {"from": caller, "to": to, "digits": None})).body
+        body = (await self.ask("POST", "calls", {"from": caller, "to": to, "digits": digits})).body
         assert body["session_id"]
         return body["connected_to"], body["shown"], body["state_code"]
 
@@ -170,8 +170,8 @@ def as_query(fields: dict[str, str]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def emulator(state_dir: Path, **settings: Any) -> AsyncIterator[Emulated]:
-    """Run an emulator in this process with one AXB app that owns three numbers."""
+async def emulator(state_dir: Path, *, app: Json | None = None, **settings: Any) -> AsyncIterator[Emulated]:
+    """Run an emulator in this process with one app, of AXB unless ``app`` says otherwise, that owns three numbers."""
     urls: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(
         serve(
@@ -188,7 +188,7 @@ async def emulator(state_dir: Path, **settings: Any) -> AsyncIterator[Emulated]:
         async with aiohttp.ClientSession() as http:
             running = Emulated(*urls.result(), http)
             if not (await running.ask("GET", "health")).body["apps"]:
-                await running.app()
+                await running.app(**(app or {}))
                 await running.numbers(X1, X2, X3)
             yield running
     finally:
