@@ -136,9 +136,7 @@ class Admin:
         try:
             self._core.put_app(config)
         except KindFixedError:
-            raise _refuse(
-                409, "an app that has numbers keeps its mode and its extension digits"
-            ) from None
+            raise _refuse(409, "an app that has numbers keeps its mode and its extension digits") from None
         shown = {"app_key": app_key, "mode": config.mode, "rate": config.rate, "burst": config.burst}
         return _json({**shown, "extension_digits": config.extension_digits})
 

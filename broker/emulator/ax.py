@@ -10,7 +10,6 @@ from typing import Any, Final
 import orjson
 
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline
 from broker.emulator.binding import Binding, Book, NextCallee, new_subscription_id
 from broker.emulator.choice import candidates
 from broker.emulator.codes import (
@@ -287,7 +286,7 @@ class Ax:
         binding = self._by_x.get(dial.x)
         if binding is None:
             return Connection.refused(NO_SERVICE)
-        if is_landline(dial.caller):
+        if dial.from_landline:
             return Connection.refused(LANDLINE_CALLER)
         extras = binding.extras or {}
         if extras.get("turnFlag") == "off":

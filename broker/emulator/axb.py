@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline, landline_area
+from broker.emulator.areas import landline_area
 from broker.emulator.binding import Binding, Book, new_subscription_id
 from broker.emulator.choice import candidates
 from broker.emulator.codes import ALREADY_BOUND, INSUFFICIENT, NO_RECORD, NUMBER_NOT_APPLIED, SUCCESS, Refusal
@@ -315,7 +315,7 @@ class Axb:
         binding = line.users.get(caller) if line else None
         if binding is None:
             return Connection.refused(NO_BINDING)
-        if is_landline(caller):
+        if dial.from_landline:
             return Connection.refused(LANDLINE_CALLER)
         if binding.call_direction == (B_TO_A if caller == binding.a else A_TO_B):
             return Connection.refused(DIRECTION_BARRED)

@@ -11,7 +11,6 @@ import orjson
 
 from broker.emulator import axe_terms as terms
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline
 from broker.emulator.binding import Binding, Book, NextCallee, new_subscription_id
 from broker.emulator.choice import candidates
 from broker.emulator.codes import BINDING_EXISTS, NO_IDLE_EXTENSION, NO_SUCH_BINDING, SUCCESS, Refusal
@@ -269,7 +268,7 @@ class Axe:
 
     def call(self, dial: Dial) -> Connection:
         """Connect A to whoever reached A last, and anyone else to the A of the extension, who will call them back."""
-        if is_landline(dial.caller):
+        if dial.from_landline:
             return Connection.refused(LANDLINE_CALLER)
         line = self._lines.get(dial.x)
         if line is not None and dial.caller in line.of_a:

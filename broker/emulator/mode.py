@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol, Self
 
+from broker.emulator.areas import is_landline, is_service_number
 from broker.emulator.binding import Binding
 from broker.emulator.registry import App, ModeName
 
@@ -73,6 +74,11 @@ class Dial:
     digits: str
     now_ms: int
     serial: int
+
+    @property
+    def from_landline(self) -> bool:
+        """Whether a landline calls, which may not (8023); a 400 or 95 number may."""
+        return is_landline(self.caller) and not is_service_number(self.caller)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,8 @@ async def test_files_are_restored(tmp_path: Path) -> None:
     async with emulator(tmp_path) as emu:
         await emu.tones("a.wav", "b.wav")
         await emu.ask("DELETE", f"apps/{KEY}/tones/a.wav")
-    for options in ({"compact_after": 1}, {}):
-        async with emulator(tmp_path, **options) as emu:
+    for compact_after in (1, 1_000):
+        async with emulator(tmp_path, compact_after=compact_after) as emu:
             assert (await emu.ask("GET", f"apps/{KEY}/tones")).body == {"items": ["b.wav"]}
 
 
