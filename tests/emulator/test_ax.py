@@ -323,9 +323,9 @@ async def test_a_temporary_callee_lives_its_time(emu: Emulated) -> None:
     assert await emu.call(A, X1) == (None, None, 8013)
     for duration, lifetime in ((None, 60), (259_200, 259_200)):
         await set_callee(emu, B, duration=duration)
-        await emu.advance(lifetime - 10)
+        await emu.advance(lifetime - 30)
         assert await emu.call(A, X1) == (B, X1, 0)
-        await emu.advance(10)
+        await emu.advance(30)
         assert await emu.call(A, X1) == (None, None, 8013)
         assert await emu.call(B, X1) == (A, X1, 0)
 
