@@ -194,8 +194,8 @@ async def test_by_city_the_platform_picks_x_and_extension(emu: Emulated) -> None
     await emu.app(mode="axe", extension_digits=1)
     await emu.numbers(f"{X1}@0755", f"{X2}@020", f"{X3}@010")
     assert (await bind(emu, None, x=None, areaCode="0571")).outcome == (403, "1012008")
-    picked = {(await bind(emu, "5", x=None, areaCode="0755")).body["virtualNum"] for _ in range(9)}
-    assert picked == {X1}  # the wanted extension goes with a wanted X only
+    picked = {(await bind(emu, "0", x=None, areaCode="0755")).body["virtualNum"] for _ in range(9)}
+    assert picked == {X1}  # the extension is read beside a wanted X only
     assert (await bind(emu, None, x=None, areaCode="0755")).outcome == (403, "1020167")
     relaxed = {"areaCode": "0755", "areaMatchMode": "1"}
     wider = [(await bind(emu, None, x=None, **relaxed)).body.get("virtualNum") for _ in range(19)]
@@ -358,9 +358,11 @@ async def test_modify_to_never_and_in_hours_by_default(emu: Emulated) -> None:
     assert (await modify(emu, bindExpiredTime=2)).code == "0"
     await emu.advance(HOUR)
     assert len(await emu.bindings()) == 1
-    assert (await modify(emu, bindExpiredTime=0)).code == "0"
+    assert (await modify(emu, bindExpiredTime=0, callbackExpiredTime=0)).code == "0"
+    assert (await shown(emu))["callbackExpiredTime"] == 0
+    await emu.call(B, X1, "07")
     await emu.advance(366 * 86_400)
-    assert [item["expires_at"] for item in await emu.bindings()] == [None]
+    assert await emu.call(A, X1) == (B, X1, 0)
 
 
 async def test_modify_refusals(emu: Emulated) -> None:
@@ -506,6 +508,7 @@ async def test_everything_is_restored(tmp_path: Path, options: Json) -> None:
             assert (await bind(emu, "7")).code == "1010002"
     async with emulator(tmp_path) as emu:
         emu.skew_s = 60
+        await emu.call(C, X1, "07")
         await emu.advance(HOUR)
         assert ((await emu.call(A, X1))[0], (await emu.call(B, X1))[0]) == (C, D)
         await emu.advance(HOUR)
