@@ -7,22 +7,22 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.api import parse
 from broker.api.bindings import read
-from broker.api.checks import party_errors
+from broker.api.checks import PARTIES, party_errors
 from broker.api.context import Heard, Reply, Services
-from broker.api.parse import body_as
-from broker.api.parse.fields import Phone, UserData
 from broker.api.reply import pack
 from broker.api.shape import etag, shape
 from broker.domain.change import Callee, LineChange
 from broker.domain.modes import MODES
+from broker.domain.party import Kind
 from broker.errors import Conflict, FieldError, Invalid
 from broker.flows.change import Plan, Stale, Wait
 
-#: What the platform takes (contract 3.5), and what it does without being told.
-_LONGEST_S = 259_200
+#: What the platform does without being told (contract 3.5).
 _DEFAULT_S = 60
 _AGAIN = 5
+_CALLEES = PARTIES | {Kind.SERVICE}
 
 
 class CalleeRequest(BaseModel):
@@ -30,14 +30,14 @@ class CalleeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
-    callee: Phone
-    ttl_s: Annotated[int, Field(ge=1, le=_LONGEST_S, description="How long A can reach the callee.")] = _DEFAULT_S
-    user_data: UserData | None = None
+    callee: parse.Phone
+    ttl_s: Annotated[parse.CalleeTtl, Field(description="How long A can reach the callee.")] = _DEFAULT_S
+    user_data: parse.UserData | None = None
 
 
 async def put(request: web.Request, services: Services, heard: Heard) -> Reply:
     """Set or overwrite the callee: 200 once it is so, 202 while the platform has not confirmed."""
-    asked = body_as(CalleeRequest, heard.body)
+    asked = parse.body_as(CalleeRequest, heard.body)
     until = Wait(heard.deadline, wait=not heard.respond_async)
     for _ in range(_AGAIN):
         binding = await read(request, services, heard)
@@ -47,9 +47,9 @@ async def put(request: web.Request, services: Services, heard: Heard) -> Reply:
         if binding.state not in {"pending", "active"}:
             raise Conflict("The binding has ended, or is about to.", code="binding_ended")
         if asked.callee == binding.a:
-            same = FieldError("/callee", "must differ from a")
-            raise Invalid("Some fields are wrong; see errors.", code="callee_is_a", errors=(same,))
-        if errors := tuple(party_errors({"/callee": asked.callee}, services.registry())):
+            same = FieldError("/callee", "must differ from a", "callee_is_a")
+            raise Invalid("Some fields are wrong; see errors.", errors=(same,))
+        if errors := tuple(party_errors({"/callee": asked.callee}, services.registry(), allowed=_CALLEES)):
             raise Invalid("Some fields are wrong; see errors.", errors=errors)
         callee = Callee(asked.callee, asked.ttl_s, asked.user_data)
         try:

@@ -11,9 +11,9 @@ from aiohttp import web
 from broker.api import parse
 from broker.api.bindings import read, seen
 from broker.api.capability import change_errors
-from broker.api.checks import options_errors, party_errors, ttl_errors
+from broker.api.checks import callback_errors, options_errors, party_errors, ttl_errors
 from broker.api.context import Heard, Reply, Services
-from broker.api.patching import patched
+from broker.api.patching import called_back, patched
 from broker.api.reply import pack, problem_body
 from broker.api.shape import etag, shape
 from broker.domain.change import LineChange
@@ -78,6 +78,10 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
         if name in given and getattr(asked, name) is None
     ]
     options = patched(binding.options, asked)
+    callback = called_back(binding.callback, asked)
+    if given & {"a", "callback", "ttl_s"}:
+        ttl_s = binding.ttl_s if asked.ttl_s is None else asked.ttl_s
+        errors.extend(callback_errors(callback, asked.a or binding.a, options, ttl_s, registry))
     if options != binding.options:
         errors.extend(options_errors(options, app, binding.options))
     errors.extend(_party_errors(asked, binding, services))
@@ -90,6 +94,8 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
         b=asked.b if asked.b != binding.b else None,
         direction=asked.direction if asked.direction != binding.direction else None,
         options=options if options != binding.options else None,
+        callback=callback if callback != binding.callback else None,
+        no_callback=callback is None and binding.callback is not None,
     )
     return Plan(
         own=_own(asked, binding),

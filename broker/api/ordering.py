@@ -103,7 +103,7 @@ def _pair_errors(found: parse.Asked, needs: frozenset[str], routing: str | None)
     asked = found.request
     needed = needs | {"b"} if routing == "pair" else needs
     errors = [
-        FieldError(f"/{name}", "Field required")
+        FieldError(f"/{name}", "is missing: a number in E.164, as +8613900000001")
         for name in sorted(needed)
         if getattr(asked, name) is None and name not in found.bad
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from broker.api import parse
 from broker.domain.options import CallOptions
+from broker.domain.phone import PhoneNumber
 
 
 def patched(now: CallOptions, asked: parse.ChangeRequest) -> CallOptions:
@@ -29,6 +30,16 @@ def patched(now: CallOptions, asked: parse.ChangeRequest) -> CallOptions:
     if "callback" in given:
         wanted = _callback(asked.callback, wanted)
     return wanted
+
+
+def called_back(now: PhoneNumber | None, asked: parse.ChangeRequest) -> PhoneNumber | None:
+    """Return whom A reaches who dials X when nobody has called, after the merge patch; a tone takes its place."""
+    wanted = asked.callback
+    if "callback" not in asked.model_fields_set:
+        return now
+    if wanted is None or "number" in wanted.model_fields_set or wanted.tone is not None:
+        return wanted.number if wanted is not None else None
+    return now
 
 
 def _recording(asked: parse.RecordingPatch | None, now: CallOptions) -> CallOptions:

@@ -140,7 +140,7 @@ def shape(binding: Binding, registry: Registry) -> dict[str, Any]:
         pool=_pool_of(registry, binding.pool_id),
         state=binding.state,
         reason=binding.reason,
-        x=None if pending else binding.picked or binding.x or None,
+        x=None if pending else binding.x,
         extension=None if pending else binding.extension,
         a=binding.a,
         b=binding.b,

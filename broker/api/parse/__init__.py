@@ -6,7 +6,7 @@ from broker.api.parse.batch import BatchReleaseRequest, BatchRequest
 from broker.api.parse.bind import Asked, BindRequest, bind_item, bind_request
 from broker.api.parse.body import body_as, canonical, checked
 from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPatch, merged_metadata
-from broker.api.parse.fields import Callback, Recording, Tones
+from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones, UserData
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
 from broker.api.parse.listing import ListRequest, SearchRequest, list_query
 
@@ -16,13 +16,16 @@ __all__ = [
     "BatchRequest",
     "BindRequest",
     "Callback",
+    "CalleeTtl",
     "ChangeRequest",
     "HandOverRequest",
     "ListRequest",
+    "Phone",
     "Recording",
     "RecordingPatch",
     "SearchRequest",
     "Tones",
+    "UserData",
     "bind_item",
     "bind_request",
     "body_as",

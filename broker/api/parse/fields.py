@@ -18,9 +18,10 @@ CODES = frozenset({"ttl_out_of_range", "callback_exclusive"})
 _METADATA_BYTES = 2048
 _LONGEST_CALL_MIN = 1440
 _SHORTEST_TTL_S = 60
-#: What the platform's clocks of a callback record and of a Y can be set to.
+#: What the platform's clocks of a callback record, of a Y and of a temporary callee can be set to.
 _LONGEST_CALLBACK_S = 2_592_000
 _LONGEST_PEER_S = 7_776_000
+_LONGEST_CALLEE_S = 259_200
 
 
 def _phone(value: object) -> PhoneNumber:
@@ -37,19 +38,23 @@ def _callback_ttl(value: int) -> int:
     return _within(value, _LONGEST_CALLBACK_S)
 
 
+def _callee_ttl(value: int) -> int:
+    return _within(value, _LONGEST_CALLEE_S, shortest_s=1)
+
+
 def _peer_ttl(value: int) -> int:
     return _within(value, _LONGEST_PEER_S, zero="as long as the binding")
 
 
-def _within(value: int, longest_s: int, *, zero: str | None = None) -> int:
-    if (value == 0 and zero is not None) or _SHORTEST_TTL_S <= value <= longest_s:
+def _within(value: int, longest_s: int, *, shortest_s: int = _SHORTEST_TTL_S, zero: str | None = None) -> int:
+    if (value == 0 and zero is not None) or shortest_s <= value <= longest_s:
         return value
-    words = f"must be {f'0 ({zero}) or ' if zero else ''}{_SHORTEST_TTL_S} to {longest_s} seconds"
+    words = f"must be {f'0 ({zero}) or ' if zero else ''}{shortest_s} to {longest_s} seconds"
     raise PydanticCustomError("ttl_out_of_range", "{words}", {"words": words})
 
 
-def _ttl_schema(longest_s: int, *, zero: bool = True) -> WithJsonSchema:
-    limits = {"minimum": _SHORTEST_TTL_S, "maximum": longest_s}
+def _ttl_schema(longest_s: int, *, shortest_s: int = _SHORTEST_TTL_S, zero: bool = True) -> WithJsonSchema:
+    limits = {"minimum": shortest_s, "maximum": longest_s}
     return WithJsonSchema({"type": "integer"} | ({"anyOf": [{"const": 0}, limits]} if zero else limits))
 
 
@@ -98,6 +103,7 @@ Phone = Annotated[
 Ttl = Annotated[int, AfterValidator(_ttl), _ttl_schema(LONGEST_TTL_S)]
 CallbackTtl = Annotated[int, AfterValidator(_callback_ttl), _ttl_schema(_LONGEST_CALLBACK_S, zero=False)]
 PeerTtl = Annotated[int, AfterValidator(_peer_ttl), _ttl_schema(_LONGEST_PEER_S)]
+CalleeTtl = Annotated[int, AfterValidator(_callee_ttl), _ttl_schema(_LONGEST_CALLEE_S, shortest_s=1, zero=False)]
 PoolName = Annotated[str, Field(min_length=1, max_length=63)]
 AreaCode = Annotated[str, Field(min_length=3, max_length=4)]
 AreaMatch = Annotated[

@@ -48,8 +48,7 @@ class Mode:
     """One mode's row of the table that validation, documents and allocation go by.
 
     ``binds`` and ``changes`` are the fields that a bind and a PATCH know; ``needs`` those that a bind must have.
-    ``refuses`` says of a field that other modes know why the
-    platform cannot have it here.
+    ``refuses`` says of a field that other modes know why the platform cannot have it here.
     ``longest_ttl_s`` is the longest lifetime that a binding may ask for, ``endless`` whether 0 = none is one, and
     ``platform_ttl(ttl_s)`` the lifetime that the platform is told (0 = never expires); where it is shorter than the
     binding's, the line is renewed, and where it is longer we end it ourselves. ``x_per_party``: most X that one A may
