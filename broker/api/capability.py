@@ -48,7 +48,7 @@ def told(name: str, *, changes: bool = False) -> str:
         if name in (fields := mode.changes if changes else mode.binds)
     }
     if not known:
-        return ""
+        return "No mode can change it." if modes_with(name) else ""
     modes = "Every mode" if len(known) == len(MODES) else f"Mode {', '.join(known)}"
     wire = [f"{mode} `{field.wire}`" for mode, field in known.items() if field.wire]
     return f"{modes}. On the wire: {', '.join(wire)}." if wire else f"{modes}."

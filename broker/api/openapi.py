@@ -12,8 +12,10 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from broker import __version__, errors
 from broker.api.answers import Problem
+from broker.api.capability import told
 from broker.api.docs import cached, packed_once
 from broker.api.operations import Answer, Operation
+from broker.api.parse import BindRequest, ChangeRequest
 from broker.api.problems import CODES
 from broker.api.reply import pack
 from broker.api.routes import Route
@@ -209,7 +211,7 @@ def _operation(told: Operation, path: str, *, scope: str | None = None) -> Json:
         "responses": responses,
     }
     if told.request is not None:
-        made["requestBody"] = {"required": True, "content": _content(told.request, told.example)}
+        made["requestBody"] = {"required": True, "content": _content(told.request, told.example, told.examples)}
     if scope is not None:
         made["security"] = [{"bearer": []}]
         made["description"] += f"\n\nNeeds the scope `{scope}`."
@@ -227,10 +229,10 @@ def _answer(answer: Answer) -> Json:
     return told
 
 
-def _content(body: type[BaseModel] | tuple[str, ...], example: Any) -> Json:
+def _content(body: type[BaseModel] | tuple[str, ...], example: Any, examples: Mapping[str, Any] | None = None) -> Json:
     if isinstance(body, tuple):
         return {kind: {"schema": {"type": "object" if kind.endswith("json") else "string"}} for kind in body}
-    shown = {"example": example} if example is not None else {}
+    shown: Json = {"examples": dict(examples)} if examples else {"example": example} if example is not None else {}
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}, **shown}}
 
 
@@ -284,4 +286,16 @@ def _schemas(models: set[type[BaseModel]]) -> Json:
         schema_generator=_Schemas,
     )
     schemas: Json = found["$defs"]
+    for model, changes in ((BindRequest, False), (ChangeRequest, True)):
+        if model not in models:
+            continue
+        for name, schema in schemas[model.__name__]["properties"].items():
+            _tell_modes(schema, told(name, changes=changes))
     return schemas
+
+
+def _tell_modes(schema: Json, modes: str) -> None:
+    """Add to a field which modes know it, after its own words: those pydantic keeps with its first kind of value."""
+    kinds = schema.get("anyOf", [{}])
+    words = schema.get("description") or kinds[0].pop("description", "")
+    schema["description"] = f"{words} {modes}".strip()

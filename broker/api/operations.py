@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
 from broker.api import answers, callee, parse
+from broker.domain.modes import MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation; ``problems`` are statuses beside those that every operation of its kind can answer."""
+    """An operation; ``problems`` are statuses beside those that every operation of its kind can answer.
+
+    ``examples``, by name, take the place of the one ``example``.
+    """
 
     id: str
     tag: str
@@ -36,6 +40,7 @@ class Operation:
     answers: Mapping[int, Answer]
     request: type[BaseModel] | None = None
     example: Any = None
+    examples: Mapping[str, Any] = field(default_factory=dict)
     parameters: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
 
@@ -87,15 +92,16 @@ _PLACE = ("Location", "ETag", "Idempotency-Replayed")
 CREATE = Operation(
     id="createBinding",
     tag="bindings",
-    summary="Bind an order's two phones to an X number",
+    summary="Bind an order's phones to an X number",
     description=(
         "Chooses an X, tells the platform, and answers when the platform has confirmed. If that takes longer than"
         " `Request-Timeout`, or with `Prefer: respond-async`, the answer is 202: the binding is committed and will be"
         " confirmed or fail; look at its `Location`. A pair that has a live line in the same pool with the same options"
-        " shares it: the same `x` and `line`, an `id` and lifetime of its own, `shared: true`."
+        " shares it: the same `x` and `line`, an `id` and lifetime of its own, `shared: true`. An app has one"
+        " mode; each field tells which modes know it, and what it is called on the platform's wire."
     ),
     request=parse.BindRequest,
-    example={"a": "+8613900000001", "b": "+8613900000002", "area_code": "0755", "ttl_s": 3600, "order_id": "order-1"},
+    examples={mode.name: {"summary": mode.title, "value": mode.example} for mode in MODES.values()},
     parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
     answers={
         201: Answer("The platform has confirmed: calls to `x` are connected.", answers.Binding, _PLACE, _ACTIVE, _NEXT),

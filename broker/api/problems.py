@@ -100,4 +100,5 @@ _OTHER = {
     "party_limit": 409,
     "not_modifiable": 409,
     "extension_taken": 409,
+    "foreign_app": 404,
 }

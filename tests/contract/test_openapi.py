@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from broker.api.openapi import document
 from broker.api.operations import OPEN
 from broker.api.routes import ROUTES, Route
 from broker.api.server import build
+from broker.domain.modes import MODES
 from broker.metrics import Metrics
 from tests.contract.service import Client
 
@@ -66,11 +68,26 @@ def test_examples_are_of_their_schemas(described: dict[str, Any]) -> None:
             contents += [
                 kind for body in described["components"]["responses"].values() for kind in body["content"].values()
             ]
+            asked = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            contents += [{**asked, "example": example["value"]} for example in asked.get("examples", {}).values()]
             for content in contents:
                 schema = {**content["schema"], "components": described["components"]}
                 assert [error.message for error in OAS31Validator(schema).iter_errors(content["example"])] == []
                 shown += 1
     assert shown > 20
+
+
+def test_fields_tell_their_modes(described: dict[str, Any]) -> None:
+    """Every field of a bind and of a change says which modes know it, and a bind has an example of each mode."""
+    schemas = described["components"]["schemas"]
+    fields = schemas["BindRequest"]["properties"] | schemas["ChangeRequest"]["properties"]
+    del fields["on_conflict"]
+    for name, schema in fields.items():
+        assert re.search(r"Every mode\.|Mode [a-z, ]+\.|No mode can change it\.", schema["description"]), name
+    extension = schemas["BindRequest"]["properties"]["extension"]["description"]
+    assert extension.endswith("Mode axe. On the wire: axe `extendNum`.")
+    asked = described["paths"]["/v1/bindings"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(asked["examples"]) == set(MODES)
 
 
 def test_keys_and_scopes(described: dict[str, Any]) -> None:

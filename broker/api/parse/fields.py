@@ -117,8 +117,11 @@ Display = Annotated[
 ]
 Extension = Annotated[
     str,
-    Field(pattern=r"^[0-9]{1,8}$", description="The one wanted, with all of the app's digits; never all zeros."),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,8}$", "examples": ["0042"]}),
+    Field(
+        pattern=r"^[0-9]{1,8}$",
+        description="The one wanted, with all of the app's digits; never all zeros.",
+        examples=["0042"],
+    ),
 ]
 OrderId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(storable)]
 ToneName = Annotated[

@@ -22,6 +22,7 @@ AX: Final = Mode(
     allocation=Allocation.PLACE,
     binds=OURS | {"a": Field("origNum", "3.1"), "ttl_s": Field()} | _CALLS,
     changes=OURS_CHANGE | {"a": Field("origNum", "3.3"), "ttl_s": Field()} | _CALLS,
+    example={"a": "+8613900000001", "pool": "shops", "ttl_s": 0, "display": "x", "order_id": "shop-1"},
     platform_ttl=lambda _: 0,  # the platform's AX bindings never expire: we end them
     x_per_party=5,
     has_callee=True,

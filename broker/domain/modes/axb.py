@@ -35,6 +35,7 @@ AXB: Final = Mode(
     changes=OURS_CHANGE
     | {"a": Field("callerNum", "2.3"), "b": Field("calleeNum", "2.3"), "ttl_s": Field("duration", "2.3")}
     | _CALLS,
+    example={"a": "+8613900000001", "b": "+8613900000002", "area_code": "0755", "ttl_s": 3600, "order_id": "order-1"},
     platform_ttl=lambda ttl_s: min(ttl_s, _LONGEST_S),
     hint_tone_fixed=True,
 )

@@ -32,6 +32,13 @@ AXE: Final = Mode(
         "ttl_s": Field("timeUnit, bindExpiredTime", "4.3"),
     }
     | _CALLS,
+    example={
+        "a": "+8613900000001",
+        "area_code": "0755",
+        "ttl_s": 86400,
+        "extension": "0042",
+        "callback": {"number": "+8613900000009", "ttl_s": 3600},
+    },
     # Whole minutes, rounded up: the platform must not end it before we do.
     platform_ttl=lambda ttl_s: min(-(-ttl_s // 60) * 60, _LONGEST_S),
     rebinds=frozenset({"a"}),

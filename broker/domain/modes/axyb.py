@@ -23,6 +23,7 @@ AXYB: Final = Mode(
     },
     # The wire has no modification: only what stays with us can change.
     changes=OURS_CHANGE,
+    example={"a": "+8613900000001", "area_code": "0755", "area_match": "relaxed", "ttl_s": 86400, "peer_ttl_s": 7200},
     platform_ttl=lambda ttl_s: ttl_s,
     longest_ttl_s=7_776_000,
     endless=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 #: Longest lifetime of any binding that has one.
 LONGEST_TTL_S: Final = 31_536_000
@@ -47,7 +47,8 @@ OURS_CHANGE: Final[dict[str, Field]] = {"user_data": Field(), "metadata": Field(
 class Mode:
     """One mode's row of the table that validation, documents and allocation go by.
 
-    ``binds`` and ``changes`` are the fields that a bind and a PATCH know; ``needs`` those that a bind must have.
+    ``binds`` and ``changes`` are the fields that a bind and a PATCH know; ``needs`` those that a bind must have;
+    ``example`` is a bind.
     ``refuses`` says of a field that other modes know why the platform cannot have it here.
     ``longest_ttl_s`` is the longest lifetime that a binding may ask for, ``endless`` whether 0 = none is one, and
     ``platform_ttl(ttl_s)`` the lifetime that the platform is told (0 = never expires); where it is shorter than the
@@ -62,6 +63,7 @@ class Mode:
     allocation: Allocation
     binds: Mapping[str, Field]
     changes: Mapping[str, Field]
+    example: Mapping[str, Any]
     platform_ttl: Callable[[int], int]
     needs: frozenset[str] = frozenset({"a"})
     refuses: Mapping[str, str] = field(default_factory=dict)

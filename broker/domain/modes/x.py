@@ -34,6 +34,7 @@ X: Final = Mode(
     | _CALLS,
     changes=OURS_CHANGE | {"a": Field("calleeNum", "5.1"), "b": Field("calleeNum", "5.1"), "ttl_s": Field()} | _CALLS,
     refuses={"extension": "the platform collects no digits in this mode"},
+    example={"a": "+8613900000001", "b": "+8613900000002", "routing": "pair", "ttl_s": 3600, "max_call_minutes": 30},
     platform_ttl=lambda ttl_s: ttl_s,
     has_callee=True,
 )
