@@ -19,7 +19,8 @@ from typing import cast
 import aiohttp
 import uvloop
 
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.http import HttpClient, HttpOptions
 from broker.platform.huawei.origin import Dialer, Origin
 from broker.platform.protocol import BindLine, Direction, Verdict

@@ -25,9 +25,8 @@ from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
 from broker.metrics import Metrics
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.access import driver_of
 from broker.platform.huawei.http import HttpOptions
-from broker.platform.huawei.request import Scheme
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
@@ -163,10 +162,7 @@ class Worker:
         return bool(anew) and ((change.a is not None and "a" in anew) or (change.renewal and app.recreate))
 
     def _platform(self, app: App) -> Platform:
-        driver = HuaweiAxb(
-            AppAccess(app_key=app.app_key, secret=app.secret, base_url=app.base_url, scheme=Scheme(app.auth_scheme)),
-            HttpOptions(max_connections=self._settings.platform_connections),
-        )
+        driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
         return Measured(driver, self._metrics, self._in_flight)
 
     def _make_services(self) -> Services:

@@ -13,7 +13,8 @@ import aiohttp
 
 from broker.emulator.server import serve
 from broker.emulator.settings import EmulatorSettings
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.origin import TlsOptions
 from broker.platform.huawei.request import Scheme

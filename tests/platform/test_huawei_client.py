@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Protocol
 
 import orjson
 import pytest
 
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
 from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, Platform, PlatformLine, Verdict
+from tests.platform import driven
+from tests.platform.driven import NOW, head, said, yes
 from tests.platform.raw_platform import RawPlatform, Script, Wire, answer, once, steadily
 
 X, A, B = "+8617000000101", "+8613900000001", "+8613900000002"
 BIND = BindLine(X, A, B, Direction.BOTH, 86400, "l1.1")
-NOW = 1893456000.0  # 2030-01-01T00:00:00Z
 
 
 class Call(Protocol):
@@ -30,11 +32,6 @@ class Call(Protocol):
     ) -> Coroutine[None, None, Answer]:
         """Make the call."""
         ...
-
-
-def yes() -> bool:
-    """Permit."""
-    return True
 
 
 def no() -> bool:
@@ -70,28 +67,7 @@ async def lookup(driver: Platform, permit: Callable[[], bool] = yes, timeout_s: 
 every_call = pytest.mark.parametrize("call", [bind, modify, unbind, query, lookup])
 
 
-@asynccontextmanager
-async def driving(
-    script: Script, *, prefix: str = "", scheme: Scheme = Scheme.AKSK, http: HttpOptions | None = None
-) -> AsyncIterator[tuple[RawPlatform, HuaweiAxb]]:
-    """Run a platform and a driver for it."""
-    async with RawPlatform(script) as platform:
-        access = AppAccess("ABCD1234", "bb-secret-01", platform.base_url + prefix, scheme)
-        driver = HuaweiAxb(access, http, now=lambda: NOW)
-        try:
-            yield platform, driver
-        finally:
-            await asyncio.wait_for(driver.close(), 5)
-
-
-def said(fields: object, status: int = 200, headers: str = "") -> bytes:
-    """Return an answer with a JSON body."""
-    return answer(orjson.dumps(fields), status, headers)
-
-
-def head(request: bytes) -> str:
-    """Return a request's first line."""
-    return request.split(b"\r\n")[0].decode()
+driving = partial(driven.driving, HuaweiAxb)
 
 
 def test_it_is_an_axb_platform() -> None:

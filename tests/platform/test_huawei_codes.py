@@ -69,67 +69,85 @@ CONTRACT_CODES = [
     "1023002",
 ]
 
-#: (HTTP status, code, verdict of a bind, verdict of the other calls); the same verdict is written once. A modification
-#: keeps a bind's CONFLICT and has the verdict of the other calls for everything else.
-EXPECTED = [
-    (200, "0", Verdict.DONE),
-    *((400, str(code), Verdict.CONFIGURATION) for code in (*range(1023006, 1023013), *range(1023033, 1023038))),
-    (401, "1010010", Verdict.BAD_DIGEST),
-    (401, "1010013", Verdict.CLOCK_SKEW),
-    (403, "1010002", Verdict.BAD_REQUEST),
-    (403, "1010003", Verdict.CONFIGURATION),
-    (403, "1010004", Verdict.APP_SUSPENDED),
-    (403, "1010008", Verdict.APP_SUSPENDED),
-    (403, "1010010", Verdict.FLOW_CONTROL),
-    (403, "1010021", Verdict.APP_SUSPENDED),
-    (403, "1010029", Verdict.APP_SUSPENDED),
-    (403, "1010040", Verdict.CONFIGURATION),
-    (403, "1011001", Verdict.NUMBER_REFUSED, Verdict.CONFIGURATION),
-    (403, "1011002", Verdict.CAPACITY, Verdict.CONFIGURATION),
-    (403, "1011003", Verdict.PARTY_LIMIT, Verdict.CONFIGURATION),
-    (403, "1011004", Verdict.NUMBER_REFUSED, Verdict.NOT_FOUND),
-    (403, "1011005", Verdict.CONFLICT, Verdict.CONFIGURATION),
-    (403, "1011006", Verdict.FLOW_CONTROL),
-    (403, "1012001", Verdict.NUMBER_REFUSED, Verdict.CONFIGURATION),
-    (403, "1012007", Verdict.NUMBER_REFUSED, Verdict.NOT_FOUND),
-    (403, "1012008", Verdict.CAPACITY, Verdict.CONFIGURATION),
-    (403, "1012010", Verdict.CONFLICT, Verdict.CONFIGURATION),
-    (403, "1012012", Verdict.CONFIGURATION),
-    (403, "1012102", Verdict.NUMBER_REFUSED, Verdict.CONFIGURATION),
-    (403, "1013102", Verdict.CONFLICT, Verdict.CONFIGURATION),
-    (403, "1016001", Verdict.NUMBER_REFUSED, Verdict.NOT_FOUND),
-    (403, "1016002", Verdict.CONFLICT, Verdict.CONFIGURATION),
-    (403, "1020154", Verdict.FLOW_CONTROL),
-    (403, "1020166", Verdict.CONFIGURATION),
-    (403, "1020167", Verdict.CONFLICT, Verdict.CONFIGURATION),
-    (403, "1020176", Verdict.SOURCE_BLOCKED),
-    (403, "1020179", Verdict.BAD_REQUEST),
-    (500, "1010001", Verdict.UNKNOWN),
-    (500, "1020001", Verdict.BAD_REQUEST),
-    (500, "1020002", Verdict.UNKNOWN),
-    (500, "1020150", Verdict.CONFIGURATION),
-    (500, "1020152", Verdict.BAD_REQUEST),
-    (500, "1023001", Verdict.UNKNOWN),
-    (500, "1023002", Verdict.UNKNOWN),
+Exceptions = dict[Operation, Verdict]
+BIND, MODIFY, PEER, STOP = Operation.BIND, Operation.MODIFY, Operation.BIND_PEER, Operation.STOP
+NO_X: Exceptions = {BIND: Verdict.NUMBER_REFUSED}
+FULL: Exceptions = {BIND: Verdict.CAPACITY, PEER: Verdict.CAPACITY}
+TAKEN: Exceptions = dict.fromkeys((BIND, MODIFY, PEER), Verdict.CONFLICT)
+TOO_MANY: Exceptions = dict.fromkeys((BIND, MODIFY, PEER), Verdict.PARTY_LIMIT)
+
+#: (HTTP status, code, verdict, operations of which it is another one).
+EXPECTED: list[tuple[int, str, Verdict, Exceptions]] = [
+    (200, "0", Verdict.DONE, {}),
+    *((400, str(code), Verdict.CONFIGURATION, {}) for code in (*range(1023006, 1023013), *range(1023033, 1023038))),
+    (401, "1010010", Verdict.BAD_DIGEST, {}),
+    (401, "1010013", Verdict.CLOCK_SKEW, {}),
+    (403, "1010002", Verdict.BAD_REQUEST, {}),
+    (403, "1010003", Verdict.CONFIGURATION, {}),
+    (403, "1010004", Verdict.APP_SUSPENDED, {}),
+    (403, "1010008", Verdict.APP_SUSPENDED, {}),
+    (403, "1010010", Verdict.FLOW_CONTROL, {}),
+    (403, "1010021", Verdict.APP_SUSPENDED, {}),
+    (403, "1010029", Verdict.APP_SUSPENDED, {}),
+    (403, "1010040", Verdict.CONFIGURATION, {}),
+    (403, "1011001", Verdict.CONFIGURATION, NO_X),
+    (403, "1011002", Verdict.CONFIGURATION, FULL),
+    (403, "1011003", Verdict.CONFIGURATION, TOO_MANY),
+    (403, "1011004", Verdict.NOT_FOUND, NO_X),
+    (403, "1011005", Verdict.CONFIGURATION, TAKEN),
+    (403, "1011006", Verdict.FLOW_CONTROL, {}),
+    (403, "1012001", Verdict.CONFIGURATION, NO_X),
+    (403, "1012007", Verdict.NOT_FOUND, NO_X),
+    (403, "1012008", Verdict.CONFIGURATION, FULL),
+    (403, "1012010", Verdict.CONFIGURATION, TAKEN),
+    (403, "1012012", Verdict.CONFIGURATION, {}),
+    (403, "1012102", Verdict.CONFIGURATION, NO_X),
+    (403, "1013102", Verdict.CONFIGURATION, TAKEN),
+    (403, "1016001", Verdict.NOT_FOUND, NO_X),
+    (403, "1016002", Verdict.CONFIGURATION, TAKEN),
+    (403, "1020154", Verdict.FLOW_CONTROL, {}),
+    (403, "1020166", Verdict.CONFIGURATION, {}),
+    (403, "1020167", Verdict.CONFIGURATION, TAKEN),
+    (403, "1020176", Verdict.SOURCE_BLOCKED, {}),
+    (403, "1020179", Verdict.BAD_REQUEST, {}),
+    (500, "1010001", Verdict.UNKNOWN, {}),
+    (500, "1020001", Verdict.BAD_REQUEST, {}),
+    (500, "1020002", Verdict.UNKNOWN, {}),
+    (500, "1020150", Verdict.CONFIGURATION, {}),
+    (500, "1020152", Verdict.BAD_REQUEST, {STOP: Verdict.NOT_FOUND}),
+    (500, "1023001", Verdict.UNKNOWN, {}),
+    (500, "1023002", Verdict.UNKNOWN, {}),
 ]
 
 
+@pytest.mark.parametrize("operation", list(Operation))
 @pytest.mark.parametrize("row", EXPECTED, ids=lambda row: f"{row[0]}-{row[1]}")
-def test_every_row(row: tuple[int, str, Verdict] | tuple[int, str, Verdict, Verdict]) -> None:
-    """Each pair of the contract means what was decided for it, for a bind and for the other calls."""
-    status, code, for_bind, *other = row
-    otherwise = other[0] if other else for_bind
-    assert judge(Operation.BIND, status, code).verdict is for_bind
-    changed = for_bind if for_bind is Verdict.CONFLICT else otherwise
-    assert judge(Operation.MODIFY, status, code).verdict is changed
-    assert judge(Operation.UNBIND, status, code).verdict is otherwise
-    assert judge(Operation.QUERY, status, code).verdict is otherwise
+def test_every_row(row: tuple[int, str, Verdict, Exceptions], operation: Operation) -> None:
+    """Each pair of the contract means what was decided for it, whatever was asked."""
+    status, code, verdict, exceptions = row
+    assert judge(operation, status, code).verdict is exceptions.get(operation, verdict)
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_redirect_tells_a_recording_and_nothing_else(operation: Operation) -> None:
+    """301 is how a recording's address comes; every other redirect is a wrong access address."""
+    told = Verdict.DONE if operation is Operation.RECORDING else Verdict.CONFIGURATION
+    assert judge(operation, 301, None).verdict is told
+    for status in (300, 302, 303, 307, 308):
+        assert judge(operation, status, None).verdict is Verdict.CONFIGURATION
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_a_call_that_is_over(status: int) -> None:
+    """1020152 is a call that is over under any status, for a call stop only."""
+    assert judge(Operation.STOP, status, "1020152").verdict is Verdict.NOT_FOUND
+    assert judge(Operation.UNBIND, status, "1020152").verdict is Verdict.BAD_REQUEST
 
 
 def test_the_table_is_the_contract() -> None:
     """The table has every code of section 7 and no other, and the walk above has every row of the table."""
     assert {code for _, code in TABLE} == set(CONTRACT_CODES)
-    assert {(row[0], row[1]) for row in EXPECTED} == set(TABLE)
+    assert {(status, code) for status, code, *_ in EXPECTED} == set(TABLE)
     assert len(EXPECTED) == len(TABLE) == len(CONTRACT_CODES)
     assert all(row.text for row in TABLE.values())
 
@@ -141,7 +159,6 @@ def test_the_table_is_the_contract() -> None:
         (200, "4711", Verdict.UNKNOWN),
         (202, "0", Verdict.DONE),
         (204, None, Verdict.UNKNOWN),
-        (301, None, Verdict.CONFIGURATION),
         (302, "0", Verdict.CONFIGURATION),
         (400, None, Verdict.CONFIGURATION),
         (400, "0", Verdict.UNKNOWN),

@@ -83,7 +83,7 @@ async def test_one_connection_serves_calls_in_turn() -> None:
     headers = "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\nEmpty:\r\n"
     async with talking_to(steadily(answer(headers=headers))) as (platform, client):
         for _ in range(3):
-            assert await send(client) == (200, SUCCESS, "Tue, 01 Jan 2030 00:00:00 GMT")
+            assert await send(client) == (200, SUCCESS, "Tue, 01 Jan 2030 00:00:00 GMT", "")
         assert (platform.connections, len(platform.requests)) == (1, 3)
 
 

@@ -20,7 +20,8 @@ from broker.flows.bind import Accepted, bind
 from broker.flows.calls import PlatformCall
 from broker.flows.order import BindOrder
 from broker.flows.release import release
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
 from broker.platform.protocol import Platform

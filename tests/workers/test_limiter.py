@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from broker.flows.calls import Active
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.request import Scheme
 from broker.platform.protocol import Answer, BindLine, Permit
 from broker.store.database import Database

@@ -99,17 +99,20 @@ async def check(desk: Desk, name: str, platform: Callable[[Access], Platform], *
 
     Raises:
         NotFound: there is no such app.
-        Conflict: no secret is staged.
+        Conflict: no secret is staged, or the app is of mode X, where the platform answers no question.
         Unavailable: the app's calls leave no room for the question now.
     """
     sql = statements("operate")
     row = await desk.db.fetchrow(sql["app_access"], name)
     if row is None:
         raise no_app(name)
+    if row["mode"] == "x":
+        raise Conflict(f"The app '{name}' is of mode X: the platform keeps no bindings that it could be asked about.")
     kept = row["next_secret_sealed" if staged else "secret_sealed"]
     if kept is None:
         raise Conflict(f"The app '{name}' has no staged secret.")
     access = Access(
+        mode=row["mode"],
         app_key=row["app_key"],
         secret=desk.vault.open("app", "secret", 0, name, kept),
         base_url=row["base_url"],
@@ -119,8 +122,9 @@ async def check(desk: Desk, name: str, platform: Callable[[Access], Platform], *
     if row["rate"] is not None:
         await _take_turn(desk, row["id"], row["rate"], row["burst"])
     driver = platform(access)
+    x, extension = asked["number"] if asked else _NOBODY, "1".zfill(row["extension_digits"])
     try:
-        answer = await driver.query(x=asked["number"] if asked else _NOBODY, permit=lambda: True, timeout_s=_CHECK_S)
+        answer = await driver.query(x=x, extension=extension, permit=lambda: True, timeout_s=_CHECK_S)
     finally:
         await driver.close()
     return {"app": name, **_judged(answer)}

@@ -28,6 +28,7 @@ class Desk:
 class Access:
     """How an app reaches the platform."""
 
+    mode: str
     app_key: str
     secret: str = field(repr=False)
     base_url: str

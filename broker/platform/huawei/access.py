@@ -1,17 +1,26 @@
-"""The driver of an app that is asked one question: a single connection."""
+"""From an app's record to the driver of its mode."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-from broker.platform.huawei.client import AppAccess, HuaweiAxb
+from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.ax import HuaweiAx
+from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
+from broker.platform.protocol import Platform
+
+#: A driver of each mode that has interfaces to call; X has none (contract 5.1).
+_DRIVERS: Final[Mapping[str, type[HuaweiAxb | HuaweiAx]]] = {"axb": HuaweiAxb, "ax": HuaweiAx}
 
 
 class Access(Protocol):
     """How an app reaches the platform."""
 
+    @property
+    def mode(self) -> str: ...  # noqa: D102 - as a key of _DRIVERS
     @property
     def app_key(self) -> str: ...  # noqa: D102 - as AppAccess
     @property
@@ -22,9 +31,14 @@ class Access(Protocol):
     def auth_scheme(self) -> str: ...  # noqa: D102
 
 
-def of_app(access: Access) -> HuaweiAxb:
-    """Return a driver for one question."""
-    return HuaweiAxb(
-        AppAccess(access.app_key, access.secret, access.base_url, Scheme(access.auth_scheme)),
-        HttpOptions(max_connections=1),
-    )
+def driver_of(app: Access, http: HttpOptions | None = None) -> Platform:
+    """Return the driver of the app's mode. Raises ``ValueError`` for a mode that has nothing to call."""
+    driver = _DRIVERS.get(app.mode)
+    if driver is None:
+        raise ValueError(f"mode {app.mode} has no platform interfaces")
+    return driver(AppAccess(app.app_key, app.secret, app.base_url, Scheme(app.auth_scheme)), http)
+
+
+def of_app(app: Access) -> Platform:
+    """Return a driver for one question: a single connection."""
+    return driver_of(app, HttpOptions(max_connections=1))

@@ -16,6 +16,8 @@ from broker.platform.protocol import Verdict
 
 SUCCESS: Final = "0"
 DIGEST_OR_FLOW: Final = "1010010"
+NO_SESSION: Final = "1020152"
+_FOUND_ELSEWHERE: Final = 301  # how a recording's address is told (contract 9.1); no other redirect is
 
 
 class Operation(StrEnum):
@@ -25,6 +27,11 @@ class Operation(StrEnum):
     MODIFY = "modify"
     UNBIND = "unbind"
     QUERY = "query"
+    CALLEE = "callee"
+    BIND_PEER = "bind_peer"
+    UNBIND_PEER = "unbind_peer"
+    STOP = "stop"
+    RECORDING = "recording"
 
 
 class Row(NamedTuple):
@@ -91,8 +98,8 @@ TABLE: Final[Mapping[tuple[int, str], Row]] = MappingProxyType(
         (500, "1020001"): Row(Verdict.BAD_REQUEST, "parameter error"),
         (500, "1020002"): Row(Verdict.UNKNOWN, "internal error"),
         (500, "1020150"): Row(Verdict.CONFIGURATION, "invalid app_key"),
-        # A call-stop code. NOT_FOUND would let an unbind count as done because of a session id.
-        (500, "1020152"): Row(Verdict.BAD_REQUEST, "invalid sessionId"),
+        # Only of a call stop "not found": it would let an unbind count as done because of a session id.
+        (500, NO_SESSION): Row(Verdict.BAD_REQUEST, "no such call, or it is over"),
         (500, "1023001"): Row(Verdict.UNKNOWN, "internal error"),
         (500, "1023002"): Row(Verdict.UNKNOWN, "response time-out inside the platform"),
     }
@@ -116,20 +123,30 @@ _BARRED: Final[Mapping[Operation, frozenset[Verdict]]] = {
     Operation.MODIFY: frozenset({Verdict.CAPACITY, Verdict.NUMBER_REFUSED}),
     Operation.UNBIND: _OF_A_BIND,
     Operation.QUERY: _OF_A_BIND,
+    Operation.CALLEE: _OF_A_BIND,
+    Operation.BIND_PEER: frozenset({Verdict.NUMBER_REFUSED}),
+    Operation.UNBIND_PEER: _OF_A_BIND,
+    Operation.STOP: _OF_A_BIND,
+    Operation.RECORDING: _OF_A_BIND,
 }
 
 
 def judge(operation: Operation, status: int, code: str | None, text: str = "") -> Row:
     """Return what an answer means for ``operation``; ``code`` is ``None`` when there was no JSON object or no code.
 
-    Two readings depend on the operation. "Nothing there" in answer to a bind is about X (unknown or released: contract
-    1012007), so another X may do. And whatever else is refused for its X (1012001: not ours) proves nothing about the
-    binding, as wrong credentials look the same: never "not found", an operator must look. A modification may collide as
-    a bind does, with a pair that has its new A or B on the same X.
+    Some readings depend on the operation. "Nothing there" in answer to a bind is about X (unknown or released: contract
+    1012007), so another X may do; in answer to a peer's bind it is about the AX. And whatever else is refused for its X
+    (1012001: not ours) proves nothing about the binding, as wrong credentials look the same: never "not found", an
+    operator must look. A modification may collide as a bind does, with a pair that has its new A or B on the same X,
+    and its new A may have as many X as the platform allows. A peer may collide, and there may be no Y left for it.
     """
+    if operation is Operation.RECORDING and status == _FOUND_ELSEWHERE:
+        return Row(Verdict.DONE, "the recording's address")
     row = _row(status, code, text)
     if operation is Operation.BIND and row.verdict is Verdict.NOT_FOUND:
         return Row(Verdict.NUMBER_REFUSED, row.text)
+    if operation is Operation.STOP and code == NO_SESSION and row.verdict is Verdict.BAD_REQUEST:
+        return Row(Verdict.NOT_FOUND, row.text)
     return Row(Verdict.CONFIGURATION, row.text) if row.verdict in _BARRED[operation] else row
 
 

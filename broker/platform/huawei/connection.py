@@ -31,11 +31,12 @@ class CallError(Exception):
 
 
 class HttpAnswer(NamedTuple):
-    """A whole answer. ``date`` is the ``Date`` header's text, ``""`` when there was none."""
+    """A whole answer. ``date`` and ``location`` are those headers' texts, ``""`` when there were none."""
 
     status: int
     body: bytes
     date: str
+    location: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._surplus = False
         self._date = b""
+        self._location = b""
         self._body: list[bytes] = []
 
     async def exchange(self, request: bytes, permit: Permit, deadline: float) -> HttpAnswer | None:
@@ -118,7 +120,8 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(CallError(reason, written=True))
 
     def _finish(self) -> None:
-        answer = HttpAnswer(self._status, b"".join(self._body), self._date.decode("latin-1"))
+        date, location = self._date.decode("latin-1"), self._location.decode("latin-1")
+        answer = HttpAnswer(self._status, b"".join(self._body), date, location)
         self.server_closes = not self._keep and not self._surplus
         self.reusable = self._keep and not self._surplus
         self._reset()
@@ -198,6 +201,8 @@ class Connection(asyncio.Protocol):
             self._date = value or b""
         elif lowered in {b"content-length", b"transfer-encoding"}:
             self._framed = True
+        elif lowered == b"location":
+            self._location = value or b""
 
     def on_headers_complete(self) -> None:
         """Learn whether the connection stays open after this answer."""

@@ -22,16 +22,16 @@ _DIGEST: Final[dict[Scheme, Callable[[str, str, str], str]]] = {Scheme.AKSK: aks
 
 
 class RequestWriter:
-    """Composes one application's requests to one path, each with a new nonce and signature.
+    """Composes one application's requests, each with a new nonce and signature.
 
-    ``now`` returns unix time on the clock that ``Created`` is taken from.
+    A request's path comes behind ``prefix``. ``now`` returns unix time on the clock that ``Created`` is taken from.
     """
 
     def __init__(
         self,
         *,
         host: str,
-        path: str,
+        prefix: str,
         app_key: str,
         secret: str,
         scheme: Scheme,
@@ -40,7 +40,7 @@ class RequestWriter:
     ) -> None:
         if not app_key or not app_key.isascii() or not app_key.isprintable() or '"' in app_key or "\\" in app_key:
             raise ValueError("app_key must be printable ASCII without quotes")
-        self._path = path
+        self._prefix = prefix
         self._secret = secret
         self._digest = _DIGEST[scheme]
         self._now = now
@@ -55,32 +55,31 @@ class RequestWriter:
             f'X-{name}: UsernameToken Username="{app_key}",PasswordDigest="'
         )
 
-    def post(self, body: bytes) -> bytes:
+    def post(self, path: str, body: bytes) -> bytes:
         """Return a signed POST of a JSON body."""
-        return self._with_body("POST", body)
+        return self._with_body("POST", path, body)
 
-    def put(self, body: bytes) -> bytes:
+    def put(self, path: str, body: bytes) -> bytes:
         """Return a signed PUT of a JSON body."""
-        return self._with_body("PUT", body)
+        return self._with_body("PUT", path, body)
 
-    def get(self, query: str) -> bytes:
+    def get(self, path: str, query: str) -> bytes:
         """Return a signed GET; ``query`` is already quoted."""
-        return self._signed("GET", f"{self._path}?{query}")
+        return self._signed("GET", f"{path}?{query}")
 
-    def delete(self, query: str) -> bytes:
+    def delete(self, path: str, query: str) -> bytes:
         """Return a signed DELETE; ``query`` is already quoted."""
-        return self._signed("DELETE", f"{self._path}?{query}")
+        return self._signed("DELETE", f"{path}?{query}")
 
-    def _with_body(self, method: str, body: bytes) -> bytes:
-        return self._signed(method, self._path, f"Content-Length: {len(body)}\r\n") + body
+    def _with_body(self, method: str, path: str, body: bytes) -> bytes:
+        return self._signed(method, path, f"Content-Length: {len(body)}\r\n") + body
 
     def _signed(self, method: str, target: str, more: str = "") -> bytes:
         nonce = secrets.token_hex(16)
         created = self._created_now()
         digest = self._digest(self._secret, nonce, created)
-        return (f'{method} {target}{self._head}{digest}",Nonce="{nonce}",Created="{created}"\r\n{more}\r\n').encode(
-            "ascii"
-        )
+        proof = f'{digest}",Nonce="{nonce}",Created="{created}"'
+        return f"{method} {self._prefix}{target}{self._head}{proof}\r\n{more}\r\n".encode("ascii")
 
     def _created_now(self) -> str:
         """Return ``Created``: UTC, whole seconds; formatted once a second."""

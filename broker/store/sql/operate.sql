@@ -12,7 +12,8 @@ FROM app WHERE $1::text IS NULL OR name = $1 ORDER BY name;
 SELECT id FROM app WHERE name = $1;
 
 -- name: app_access
-SELECT id, name, app_key, secret_sealed, next_secret_sealed, base_url, auth_scheme, rate, burst FROM app WHERE name = $1;
+SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, base_url, auth_scheme, rate, burst, extension_digits
+FROM app WHERE name = $1;
 
 -- name: add_app
 INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, default_ttl_s, max_ttl_s,
