@@ -8,12 +8,19 @@ from typing import Final, Protocol
 from broker.platform.huawei.app import AppAccess
 from broker.platform.huawei.ax import HuaweiAx
 from broker.platform.huawei.axb import HuaweiAxb
+from broker.platform.huawei.axe import HuaweiAxe
+from broker.platform.huawei.axyb import HuaweiAxyb
 from broker.platform.huawei.http import HttpOptions
 from broker.platform.huawei.request import Scheme
 from broker.platform.protocol import Platform
 
 #: A driver of each mode that has interfaces to call; X has none (contract 5.1).
-_DRIVERS: Final[Mapping[str, type[HuaweiAxb | HuaweiAx]]] = {"axb": HuaweiAxb, "ax": HuaweiAx}
+_DRIVERS: Final[Mapping[str, type[HuaweiAxb | HuaweiAx | HuaweiAxe | HuaweiAxyb]]] = {
+    "axb": HuaweiAxb,
+    "ax": HuaweiAx,
+    "axe": HuaweiAxe,
+    "axyb": HuaweiAxyb,
+}
 
 
 class Access(Protocol):

@@ -59,7 +59,7 @@ class Reading(NamedTuple):
         """Return the outcome as it is."""
         return Answer(self.verdict, self.http, self.code, self.detail, bindings, total, self.date_skew_s)
 
-    def made(self, line: PlatformLine | None, lacking: str = "subscriptionId") -> Answer:
+    def made(self, line: PlatformLine | None, *, lacking: str = "subscriptionId") -> Answer:
         """Return a bind's outcome; a success that does not name its binding may still have bound."""
         if not self.done:
             return self.answer()
@@ -101,6 +101,7 @@ class HuaweiApp(Plain):
     ) -> None:
         options = http or HttpOptions()
         origin = Origin.parse(access.base_url)
+        self._app_key = access.app_key
         self._now = now
         self._clock_offset_s = clock_offset_s
         self._http = HttpClient(Dialer(origin, access.tls), options)
