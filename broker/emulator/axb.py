@@ -18,7 +18,7 @@ from broker.emulator.codes import ALREADY_BOUND, INSUFFICIENT, NO_RECORD, NUMBER
 from broker.emulator.mode import WITH_BODY, Ask, Connection, Decision, Dial, Mention, Op, printable
 from broker.emulator.options import MAX_CALL_MIN, options
 from broker.emulator.registry import App, ModeName
-from broker.emulator.release import DIRECTION_BARRED, LANDLINE_CALLER, NO_BINDING, NORMAL
+from broker.emulator.release import DIRECTION_BARRED, LANDLINE_CALLER, NO_BINDING
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import subscribe_time
 from broker.emulator.tones import ToneRule
@@ -319,7 +319,7 @@ class Axb:
             return Connection.refused(LANDLINE_CALLER)
         if binding.call_direction == (B_TO_A if caller == binding.a else A_TO_B):
             return Connection.refused(DIRECTION_BARRED)
-        return Connection(binding.b if caller == binding.a else binding.a, x, NORMAL)
+        return Connection.over(binding, binding.b if caller == binding.a else binding.a, x)
 
 
 def _parties(fields: Mapping[str, Any]) -> tuple[str, str]:

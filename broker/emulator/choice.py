@@ -9,8 +9,8 @@ from broker.emulator.areas import province
 from broker.emulator.registry import App
 
 
-def candidates(app: App, area_code: str, rng: random.Random, *, relaxed: bool) -> Iterator[str]:
-    """Yield the X of the city; then, relaxed, of its province; then any: each group from a random start."""
+def by_distance(app: App, area_code: str, rng: random.Random, *, relaxed: bool) -> Iterator[list[str]]:
+    """Yield the X of the city; then, relaxed, of its province; then all others: each group from a random start."""
     groups = [[area_code]]
     if relaxed:
         home = province(area_code)
@@ -21,5 +21,10 @@ def candidates(app: App, area_code: str, rng: random.Random, *, relaxed: bool) -
         numbers = [x for area in group for x in app.areas.get(area, ())]
         if numbers:
             start = rng.randrange(len(numbers))
-            yield from numbers[start:]
-            yield from numbers[:start]
+            yield numbers[start:] + numbers[:start]
+
+
+def candidates(app: App, area_code: str, rng: random.Random, *, relaxed: bool) -> Iterator[str]:
+    """Yield the X of the city; then, relaxed, of its province; then any: each group from a random start."""
+    for numbers in by_distance(app, area_code, rng, relaxed=relaxed):
+        yield from numbers

@@ -12,6 +12,7 @@ import structlog
 from broker.emulator.ax import Ax
 from broker.emulator.axb import Axb
 from broker.emulator.axe import Axe
+from broker.emulator.axyb import Axyb
 from broker.emulator.binding import Binding, Book
 from broker.emulator.codes import Refusal
 from broker.emulator.journal import Journal
@@ -51,6 +52,7 @@ class Core:
             ModeName.AXB: Axb(settings, self.book),
             ModeName.AX: Ax(settings, self.book),
             ModeName.AXE: Axe(settings, self.book),
+            ModeName.AXYB: Axyb(settings, self.book),
         }
         self._requests = 0
         self.journal = Journal(settings.state_dir, fsync=settings.fsync)
@@ -108,9 +110,9 @@ class Core:
         self.expire(now_ms)
         app = self.registry.owners.get(dialled)
         mode = self.modes.get(app.config.mode) if app is not None else None
-        if mode is None:
+        if app is None or mode is None:
             return Connection.refused(NO_BINDING)
-        connection = mode.call(Dial(caller, dialled, digits, now_ms, self.journal.next_seq))
+        connection = mode.call(Dial(caller, dialled, digits, now_ms, self.journal.next_seq, app))
         if connection.changes:
             self._commit(now_ms, connection.changes, Cause(reason="call"), http=None)
         return connection
@@ -151,7 +153,9 @@ class Core:
                 raise OwnedElsewhereError(position)
         self.expire(self.clock.now_ms())
         mode = self.modes.get(app.config.mode)
-        lost = [] if mode is None else [b for x in app.numbers.keys() - wanted.keys() for b in mode.bindings_of(x)]
+        removed = app.numbers.keys() - wanted.keys() if mode is not None else ()
+        # By id: of AXYB a relation is on its X and on its Y, and both may go.
+        lost = list({b.subscription_id: b for x in removed for b in mode.bindings_of(x)}.values()) if mode else []
         for first in range(0, len(lost), _CHUNK):
             changes = [(Op.UNBIND, binding) for binding in lost[first : first + _CHUNK]]
             self._commit(self.clock.now_ms(), changes, Cause(reason="number_removed"), http=None)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, Self
 from broker.emulator.areas import is_landline, is_service_number
 from broker.emulator.binding import Binding
 from broker.emulator.registry import App, ModeName
+from broker.emulator.release import NORMAL
 
 
 class Op(StrEnum):
@@ -74,6 +75,17 @@ class Dial:
     digits: str
     now_ms: int
     serial: int
+    app: App
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a connected call keeps to; ``max_minutes`` 0 is without end."""
+
+    max_minutes: int = 0
+    recorded: bool = False
+    subscription_id: str | None = None
+    user_data: str | None = None
 
     @property
     def from_landline(self) -> bool:
@@ -89,6 +101,16 @@ class Connection:
     shown: str | None
     state_code: int
     changes: list[tuple[Op, Binding]] = field(default_factory=list)
+    terms: Terms = Terms()
+
+    @classmethod
+    def over(
+        cls, binding: Binding, to: str, shown: str | None, changes: list[tuple[Op, Binding]] | None = None
+    ) -> Self:
+        """Return a call that is connected on the terms of ``binding``."""
+        recorded = (binding.extras or {}).get("recordFlag") == "true"
+        terms = Terms(binding.max_duration, recorded, binding.subscription_id, binding.user_data)
+        return cls(to, shown, NORMAL, changes or [], terms)
 
     @classmethod
     def refused(cls, state_code: int) -> Self:

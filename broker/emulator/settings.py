@@ -111,6 +111,19 @@ class EmulatorSettings(BaseModel):
     axe_modify_changes_a: bool = False
     """4.3: whether a modification reads ``bindNum``."""
 
+    axyb_x_per_a: Annotated[int, Field(ge=1)] = 5
+    """5.2: X that one A owns at a time."""
+    axyb_relations_per_y: Annotated[int, Field(ge=1)] = 1_000
+    """5.2: relations one Y has."""
+    axyb_query_rows: Annotated[int, Field(ge=1)] = 5
+    """5.2: relations one query shows, the oldest first; a further one is not seen."""
+    axyb_duplicate_code: str = "1012010"
+    """5.2: the refusal of a B that has a Y under this AX already."""
+    axyb_exhausted_code: str = "1012008"
+    """5.2: the refusal when no number can serve as X, or as Y."""
+    axyb_x_limit_code: str = "1011003"
+    """5.2: the refusal of an A that owns ``axyb_x_per_a`` X already."""
+
     known_tones: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """9.3: voice files that are approved for every app, beside those put for one; as text: with commas between."""
     idle_tones_checked: bool = True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from broker.emulator.fields import bad
 from broker.emulator.registry import App
 from broker.emulator.settings import EmulatorSettings
 
 Extras = Mapping[str, Any]
+_SINGLE: Final = ("recordHintTone", "lastMinVoice", "callbackTone", "preVoiceX", "preVoiceY")
 
 
 class ToneRule:
@@ -33,7 +34,7 @@ class ToneRule:
 
 def _named(given: Extras) -> Iterator[tuple[str, str]]:
     """Yield the parameters that name a file; an empty name is as good as none (2.1)."""
-    files = {name: given.get(name) for name in ("recordHintTone", "lastMinVoice", "callbackTone")}
+    files = {name: given.get(name) for name in _SINGLE}
     files |= {f"preVoice.{name}": file for name, file in given.get("preVoice", {}).items()}
     return ((parameter, file) for parameter, file in files.items() if file)
 
