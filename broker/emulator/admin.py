@@ -6,17 +6,15 @@ Every refusal is ``{"detail": "..."}``. Paged lists answer ``next``: the ``after
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import orjson
-import structlog
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
+from broker.emulator.admin_http import Input, explain, paging, plain_errors, read, refuse, reply
 from broker.emulator.binding import Binding
-from broker.emulator.calls import place_call
 from broker.emulator.core import Core, KindFixedError, OwnedElsewhereError
 from broker.emulator.faults import Fault, FaultKind, Faults, When
 from broker.emulator.fields import is_voice_file
@@ -27,10 +25,6 @@ from broker.emulator.settings import EmulatorSettings
 from broker.emulator.times import rfc3339
 from broker.emulator.wire import Wire
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-_PAGE: Final = 1_000
-_PAGE_MAX: Final = 10_000
 _BODY_CAP: Final = 256 * 1024 * 1024  # a pool of a million numbers is one request
 _TONES_MAX: Final = 1_000
 _MAX_ADVANCE_S: Final = 10 * 366 * 86_400
@@ -39,33 +33,21 @@ Number = Annotated[str, StringConstraints(min_length=4, max_length=31)]
 AreaCode = Annotated[str, StringConstraints(pattern=r"^(0\d{2,3})?$")]
 
 
-class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-InputT = TypeVar("InputT", bound=_Input)
-
-
-class _AppIn(_Input):
+class _AppIn(Input):
     secret: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     mode: Annotated[ModeName, Field(strict=False)]
     rate: Annotated[float, Field(ge=0)] | None = None
     burst: Annotated[float, Field(ge=1)] | None = None
     extension_digits: Annotated[int, Field(ge=1, le=4)] | None = None
+    events_url: Annotated[str, StringConstraints(max_length=2_048, pattern=r"^https?://[^\s]+$")] | None = None
 
 
-class _NumberIn(_Input):
+class _NumberIn(Input):
     number: Number
     area_code: AreaCode = ""
 
 
-class _CallIn(_Input):
-    caller: Annotated[str, Field(alias="from", max_length=31)]
-    to: Annotated[str, Field(max_length=31)]
-    digits: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{0,32}$")] | None = None
-
-
-class _FaultIn(_Input):
+class _FaultIn(Input):
     interface: str
     kind: Annotated[FaultKind, Field(strict=False)]
     code: Annotated[str, StringConstraints(min_length=1, max_length=32)] | None = None
@@ -86,7 +68,7 @@ class _FaultIn(_Input):
         return self
 
 
-class _ClockIn(_Input):
+class _ClockIn(Input):
     advance_s: Annotated[float, Field(gt=0, le=_MAX_ADVANCE_S)]
 
 
@@ -94,7 +76,7 @@ _NUMBERS_IN: Final = TypeAdapter(list[_NumberIn])
 
 
 class Admin:
-    """Handlers of the admin port over one emulator."""
+    """Handlers of the admin port over one emulator, but for those of calls."""
 
     def __init__(self, settings: EmulatorSettings, core: Core, faults: Faults, wire: Wire) -> None:
         self._settings = settings
@@ -104,7 +86,7 @@ class Admin:
 
     def application(self) -> web.Application:
         """Return the routes."""
-        app = web.Application(middlewares=[_plain_errors], client_max_size=_BODY_CAP)
+        app = web.Application(middlewares=[plain_errors], client_max_size=_BODY_CAP)
         app.add_routes(
             [
                 web.put("/emulator/apps/{app_key}", self.put_app),
@@ -112,7 +94,6 @@ class Admin:
                 web.get("/emulator/apps/{app_key}/tones", self.list_tones),
                 web.put("/emulator/apps/{app_key}/tones/{name}", self.add_tone),
                 web.delete("/emulator/apps/{app_key}/tones/{name}", self.remove_tone),
-                web.post("/emulator/calls", self.call),
                 web.get("/emulator/bindings", self.bindings),
                 web.get("/emulator/ledger", self.ledger),
                 web.post("/emulator/faults", self.add_fault),
@@ -127,18 +108,20 @@ class Admin:
 
     async def put_app(self, request: web.Request) -> web.Response:
         """Create or change an application; ``rate`` null or 0 is without flow control, absent is the setting's."""
-        given = await _read(request, _AppIn)
+        given = await read(request, _AppIn)
         chosen = given.model_fields_set
         app_key = request.match_info["app_key"]
         rate = given.rate if "rate" in chosen else self._settings.default_rate
         burst = given.burst if given.burst is not None else self._settings.default_burst
-        config = AppConfig(app_key, given.secret, given.mode, rate or None, burst, given.extension_digits)
+        config = AppConfig(
+            app_key, given.secret, given.mode, rate or None, burst, given.extension_digits, given.events_url
+        )
         try:
             self._core.put_app(config)
         except KindFixedError:
-            raise _refuse(409, "an app that has numbers keeps its mode and its extension digits") from None
+            raise refuse(409, "an app that has numbers keeps its mode and its extension digits") from None
         shown = {"app_key": app_key, "mode": config.mode, "rate": config.rate, "burst": config.burst}
-        return _json({**shown, "extension_digits": config.extension_digits})
+        return reply({**shown, "extension_digits": config.extension_digits, "events_url": config.events_url})
 
     async def put_numbers(self, request: web.Request) -> web.Response:
         """Replace the numbers of an application; a number left out loses its bindings."""
@@ -146,47 +129,42 @@ class Admin:
         try:
             given = _NUMBERS_IN.validate_json(await request.read())
         except ValidationError as error:
-            raise _refuse(422, _explain(error)) from None
+            raise refuse(422, explain(error)) from None
         numbers = {item.number: item.area_code for item in given}
         if len(numbers) != len(given):
-            raise _refuse(422, "a number is listed twice")
+            raise refuse(422, "a number is listed twice")
         try:
             self._core.put_numbers(app, numbers.items())
         except OwnedElsewhereError as error:
-            raise _refuse(409, f"item {error.position} belongs to another app") from None
-        return _json({"numbers": len(numbers)})
+            raise refuse(409, f"item {error.position} belongs to another app") from None
+        return reply({"numbers": len(numbers)})
 
     async def list_tones(self, request: web.Request) -> web.Response:
         """List the voice files that are approved for an application."""
-        return _json({"items": sorted(self._app(request).tones | set(self._settings.known_tones))})
+        return reply({"items": sorted(self._app(request).tones | set(self._settings.known_tones))})
 
     async def add_tone(self, request: web.Request) -> web.Response:
         """Approve a voice file; the file itself is not wanted."""
         app, name = self._app(request), request.match_info["name"]
         if not is_voice_file(name):
-            raise _refuse(422, "a voice file's name is up to 128 of A-Z a-z 0-9 - _ . @")
+            raise refuse(422, "a voice file's name is up to 128 of A-Z a-z 0-9 - _ . @")
         if name not in app.tones:
             if len(app.tones) >= _TONES_MAX:
-                raise _refuse(409, f"an app has at most {_TONES_MAX} voice files")
+                raise refuse(409, f"an app has at most {_TONES_MAX} voice files")
             self._core.put_tones(app, app.tones | {name})
-        return _json({"name": name})
+        return reply({"name": name})
 
     async def remove_tone(self, request: web.Request) -> web.Response:
         """Take a voice file's approval away; bindings that have it keep it."""
         app, name = self._app(request), request.match_info["name"]
         if name not in app.tones:
-            raise _refuse(404, "this app has no such voice file")
+            raise refuse(404, "this app has no such voice file")
         self._core.put_tones(app, app.tones - {name})
         return web.Response(status=204)
 
-    async def call(self, request: web.Request) -> web.Response:
-        """Dial a number of the platform."""
-        given = await _read(request, _CallIn)
-        return _json(place_call(self._core, given.caller, given.to, given.digits or ""))
-
     async def bindings(self, request: web.Request) -> web.Response:
         """List live bindings in order of creation; ``after`` is the cursor of the page before."""
-        after, limit = _paging(request)
+        after, limit = paging(request)
         self._core.expire(self._core.clock.now_ms())
         x, app_key = request.query.get("x"), request.query.get("app_key")
         if x is not None:
@@ -198,11 +176,11 @@ class Admin:
             found = (b for b in self._core.book.after(after))
         page = list(islice((b for b in found if app_key in {None, b.app_key}), limit + 1))
         more = len(page) > limit
-        return _json({"items": [_shown(b) for b in page[:limit]], "next": page[limit - 1].serial if more else None})
+        return reply({"items": [_shown(b) for b in page[:limit]], "next": page[limit - 1].serial if more else None})
 
     async def ledger(self, request: web.Request) -> web.Response:
         """List ledger rows by number; ``after`` is the ``seq`` of the last row already read."""
-        after, limit = _paging(request)
+        after, limit = paging(request)
         self._core.expire(self._core.clock.now_ms())
         rows, cursor = self._core.journal.read(after, limit)
         body = b'{"items":[' + b",".join(rows) + b'],"next":' + orjson.dumps(cursor) + b"}"
@@ -210,7 +188,7 @@ class Admin:
 
     async def add_fault(self, request: web.Request) -> web.Response:
         """Put a fault in force."""
-        given = await _read(request, _FaultIn)
+        given = await read(request, _FaultIn)
         fault = Fault(
             id=0,
             interface=None if given.interface == "*" else Op(given.interface),
@@ -222,12 +200,12 @@ class Admin:
             share=given.share,
             count=given.count,
         )
-        return _json({"id": self._faults.add(fault)}, status=201)
+        return reply({"id": self._faults.add(fault)}, status=201)
 
     async def list_faults(self, request: web.Request) -> web.Response:
         """List the faults in force and how often each has hit."""
         del request
-        return _json({"items": [_shown_fault(fault) for fault in self._faults.rules.values()]})
+        return reply({"items": [_shown_fault(fault) for fault in self._faults.rules.values()]})
 
     async def clear_faults(self, request: web.Request) -> web.Response:
         """Take all faults away."""
@@ -239,19 +217,19 @@ class Admin:
         """Take one fault away."""
         text = request.match_info["id"]
         if not text.isdecimal() or not self._faults.remove(int(text)):
-            raise _refuse(404, "there is no fault with this id")
+            raise refuse(404, "there is no fault with this id")
         return web.Response(status=204)
 
     async def advance(self, request: web.Request) -> web.Response:
         """Move the emulator's clock forward."""
-        given = await _read(request, _ClockIn)
-        return _json({"now": rfc3339(self._core.advance(round(given.advance_s * 1000)))})
+        given = await read(request, _ClockIn)
+        return reply({"now": rfc3339(self._core.advance(round(given.advance_s * 1000)))})
 
     async def health(self, request: web.Request) -> web.Response:
         """Say what the emulator holds, and what it has answered so far in this process."""
         del request
         core = self._core
-        return _json(
+        return reply(
             {
                 "status": "ok",
                 "now": rfc3339(core.clock.now_ms()),
@@ -267,46 +245,8 @@ class Admin:
     def _app(self, request: web.Request) -> App:
         app = self._core.registry.apps.get(request.match_info["app_key"])
         if app is None:
-            raise _refuse(404, "there is no app with this key; PUT /emulator/apps/{app_key} creates it")
+            raise refuse(404, "there is no app with this key; PUT /emulator/apps/{app_key} creates it")
         return app
-
-
-@web.middleware
-async def _plain_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.content_type == "application/json":
-            raise
-        return _json({"detail": error.reason}, status=error.status)
-    except Exception as error:  # noqa: BLE001 - the operator gets a sentence, the log the kind
-        log.error("emulator_admin_failed", error=type(error).__name__)  # noqa: TRY400 - a traceback may show numbers
-        return _json({"detail": f"the emulator failed: {type(error).__name__}"}, status=500)
-
-
-async def _read(request: web.Request, kind: type[InputT]) -> InputT:
-    try:
-        return kind.model_validate_json(await request.read())
-    except ValidationError as error:
-        raise _refuse(422, _explain(error)) from None
-
-
-def _explain(error: ValidationError) -> str:
-    """Name each place and what is wrong with it, without repeating the input."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['msg']}" for p in problems[:5])
-
-
-def _paging(request: web.Request) -> tuple[int, int]:
-    values = []
-    for name, default, low, high in (("after", 0, 0, 2**62), ("limit", _PAGE, 1, _PAGE_MAX)):
-        text = request.query.get(name, str(default))
-        if not text.isdecimal() or not text.isascii() or not low <= int(text[:20]) <= high:
-            raise _refuse(422, f"{name} must be a whole number from {low} to {high}")
-        values.append(int(text))
-    return values[0], values[1]
 
 
 def _shown(binding: Binding) -> dict[str, Any]:
@@ -341,12 +281,3 @@ def _shown_fault(fault: Fault) -> dict[str, Any]:
         "count": fault.count,
         "hits": fault.hits,
     }
-
-
-def _json(content: object, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(content), status=status, content_type="application/json")
-
-
-def _refuse(status: int, detail: str) -> web.HTTPException:
-    kinds = {404: web.HTTPNotFound, 409: web.HTTPConflict, 422: web.HTTPUnprocessableEntity}
-    return kinds[status](text=orjson.dumps({"detail": detail}).decode(), content_type="application/json")

@@ -29,7 +29,6 @@ from broker.emulator.release import (
     DIRECTION_BARRED,
     LANDLINE_CALLER,
     NO_SERVICE,
-    NORMAL,
     REAL_CALLER_BARRED,
 )
 from broker.emulator.settings import EmulatorSettings
@@ -297,10 +296,10 @@ class Ax:
         if from_a:
             return self._call_of_a(binding, dial.now_ms)
         if extras["calleeNumDisplay"] == "0":
-            return Connection(binding.a, binding.x, NORMAL)
+            return Connection.over(binding, binding.a, binding.x)
         if not self._settings.real_caller_allowed:
             return Connection.refused(REAL_CALLER_BARRED)
-        return Connection(binding.a, dial.caller, NORMAL)
+        return Connection.over(binding, binding.a, dial.caller)
 
     def _call_of_a(self, binding: Binding, now_ms: int) -> Connection:
         callee = binding.callee
@@ -308,7 +307,7 @@ class Ax:
             return Connection.refused(self._settings.ax_no_callee_state)
         used_up = dataclasses.replace(binding, callee=None)
         changes = [(Op.CALL, used_up)] if self._settings.ax_call_uses_up_callee else []
-        return Connection(callee.number, binding.x, NORMAL, changes)
+        return Connection.over(binding, callee.number, binding.x, changes)
 
 
 def _info(binding: Binding) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from broker.emulator.release import (
     LANDLINE_CALLER,
     NO_CALLBACK,
     NO_EXTENSION,
-    NORMAL,
     REAL_CALLER_BARRED,
 )
 from broker.emulator.settings import EmulatorSettings
@@ -283,7 +282,7 @@ class Axe:
             if not self._settings.real_caller_allowed:
                 return Connection.refused(REAL_CALLER_BARRED)
             shown = dial.caller
-        return Connection(binding.a, shown, NORMAL, self._remembering(binding, dial))
+        return Connection.over(binding, binding.a, shown, self._remembering(binding, dial))
 
     def _remembering(self, binding: Binding, dial: Dial) -> list[tuple[Op, Binding]]:
         seconds = binding.callback_s or 0
@@ -295,12 +294,13 @@ class Axe:
 
 def _call_back(dial: Dial, bindings: Iterable[Binding]) -> Connection:
     """Connect A, who holds ``bindings`` on X: to the last of their callers, else as the newest of them says."""
-    records = [b.callee for b in bindings if b.callee is not None and b.callee.lives(dial.now_ms)]
+    records = [(b.callee, b) for b in bindings if b.callee is not None and b.callee.lives(dial.now_ms)]
     if records:
-        return Connection(max(records, key=lambda record: record.since_ms).number, dial.x, NORMAL)
+        last, binding = max(records, key=lambda record: record[0].since_ms)
+        return Connection.over(binding, last.number, dial.x)
     *_, newest = bindings
     number = (newest.extras or {}).get("callbackNum")
-    return Connection(number, dial.x, NORMAL) if number else Connection.refused(NO_CALLBACK)
+    return Connection.over(newest, number, dial.x) if number else Connection.refused(NO_CALLBACK)
 
 
 def _info(binding: Binding) -> dict[str, Any]:

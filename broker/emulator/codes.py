@@ -81,6 +81,8 @@ X_ALLOCATED: Final = "1011005"
 NO_SUCH_BINDING: Final = "1016001"
 BINDING_EXISTS: Final = "1016002"
 NO_IDLE_EXTENSION: Final = "1020167"
+PARAMETER_ERROR: Final = "1020001"
+NO_SESSION: Final = "1020152"
 SOURCE_BLOCKED: Final = "1020176"
 
 SUCCESS: Final = orjson.dumps({"resultcode": "0", "resultdesc": "Success"})

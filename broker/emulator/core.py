@@ -17,10 +17,12 @@ from broker.emulator.binding import Binding, Book
 from broker.emulator.codes import Refusal
 from broker.emulator.journal import Journal
 from broker.emulator.ledger import Cause, binding_of, effect_row, live_record, other_row
-from broker.emulator.mode import Ask, Connection, Dial, Mention, Mode, Op
+from broker.emulator.mode import Answer, Ask, Connection, Dial, Interfaces, Mention, Mode, Op
+from broker.emulator.recordings import Recording, Recordings
 from broker.emulator.registry import App, AppConfig, ModeName, Registry
-from broker.emulator.release import NO_BINDING
+from broker.emulator.sessions import Sessions
 from broker.emulator.settings import EmulatorSettings
+from broker.emulator.shared import CallStop, RecordingAddress
 from broker.emulator.times import EmulatorClock
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -54,6 +56,12 @@ class Core:
             ModeName.AXE: Axe(settings, self.book),
             ModeName.AXYB: Axyb(settings, self.book),
         }
+        self.recordings = Recordings(settings.keep_recordings)
+        self.sessions = Sessions(self.clock, settings.keep_calls, self._keep_recording)
+        self.shared: dict[Op, Interfaces] = {
+            Op.STOP: CallStop(settings, self.sessions),
+            Op.RECORDING: RecordingAddress(settings, self.recordings),
+        }
         self._requests = 0
         self.journal = Journal(settings.state_dir, fsync=settings.fsync)
         try:
@@ -64,25 +72,27 @@ class Core:
 
     # --- requests
 
-    def execute(self, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> tuple[int, str, bytes]:
-        """Carry out one admitted request; returns HTTP status, resultcode and body of its answer.
+    def execute(self, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> Answer:
+        """Carry out one admitted request.
 
         Raises ``OSError`` when the journal cannot be written; then nothing has changed.
         """
         now_ms = self.clock.now_ms()
         self.expire(now_ms)
         ask = Ask(app, op, query, body, now_ms, self.journal.next_seq)
-        mode = self.modes[app.config.mode]
+        rules = self.shared.get(op) or self.modes[app.config.mode]
         try:
-            decision = mode.decide(ask)
+            decision = rules.decide(ask)
         except Refusal as refusal:
-            self._write_other(ask, mode.mention(op, ask.fields), cause, refusal.code, refusal.http)
-            return refusal.http, refusal.code, refusal.body
+            self._write_other(ask, rules.mention(op, ask.fields), cause, refusal.code, refusal.http)
+            return Answer(refusal.http, refusal.code, refusal.body)
         if decision.changes:
             self._commit(now_ms, decision.changes, cause, http=200)
         else:
-            self._write_other(ask, mode.mention(op, ask.fields), cause, "0", 200)
-        return 200, "0", decision.reply
+            self._write_other(ask, rules.mention(op, ask.fields), cause, "0", decision.http)
+        if decision.effect is not None:
+            decision.effect()
+        return Answer(decision.http, "0", decision.reply, decision.location)
 
     def note(
         self, app: App, op: Op, query: str, body: bytes | None, cause: Cause, *, code: str | None, http: int | None
@@ -90,31 +100,32 @@ class Core:
         """Record a request that is not executed: refused by flow control, or hit by a fault."""
         now_ms = self.clock.now_ms()
         ask = Ask(app, op, query, body, now_ms, self.journal.next_seq)
-        mode = self.modes.get(app.config.mode)
+        rules = self.shared.get(op) or self.modes.get(app.config.mode)
         mention = Mention()
-        if mode is not None and cause.fault is not None:
+        if rules is not None and cause.fault is not None:
             try:
-                mode.parse(ask)
+                rules.parse(ask)
             except Refusal:
                 pass  # it would not have been executed either; the row stays without names
             else:
-                mention = mode.mention(op, ask.fields)
+                mention = rules.mention(op, ask.fields)
         self._write_other(ask, mention, cause, code, http)
 
-    def dial(self, caller: str, dialled: str, digits: str) -> Connection:
-        """Let ``caller`` dial a number; what the call changes is recorded before it counts.
+    def dialled(self, caller: str, number: str, digits: str) -> Dial | None:
+        """Return a call that comes in now, ``None`` to a number of no app."""
+        now_ms = self.clock.now_ms()
+        self.expire(now_ms)
+        app = self.registry.owners.get(number)
+        return None if app is None else Dial(caller, number, digits, now_ms, self.journal.next_seq, app)
+
+    def connect(self, dial: Dial) -> Connection:
+        """Let a call that just came in go where its mode says; what it changes is recorded before it counts.
 
         Raises ``OSError`` when the journal cannot be written; then nothing has changed.
         """
-        now_ms = self.clock.now_ms()
-        self.expire(now_ms)
-        app = self.registry.owners.get(dialled)
-        mode = self.modes.get(app.config.mode) if app is not None else None
-        if app is None or mode is None:
-            return Connection.refused(NO_BINDING)
-        connection = mode.call(Dial(caller, dialled, digits, now_ms, self.journal.next_seq, app))
+        connection = self.modes[dial.app.config.mode].call(dial)
         if connection.changes:
-            self._commit(now_ms, connection.changes, Cause(reason="call"), http=None)
+            self._commit(dial.now_ms, connection.changes, Cause(reason="call"), http=None)
         return connection
 
     def next_request(self) -> int:
@@ -176,6 +187,10 @@ class Core:
         self.expire(now_ms)
         return now_ms
 
+    def _keep_recording(self, recording: Recording) -> None:
+        self.journal.append(_line(_recording_record(recording)))
+        self.recordings.put(recording)
+
     # --- the one way to change bindings
 
     def _commit(self, now_ms: int, changes: list[tuple[Op, Binding]], cause: Cause, *, http: int | None) -> None:
@@ -209,8 +224,8 @@ class Core:
                 ended = self.book.by_id[binding.subscription_id]
                 self.book.remove(ended)
                 mode.detach(ended)
-            case Op.QUERY:
-                raise AssertionError("a query changes nothing")
+            case _:
+                raise AssertionError(f"{op} changes no binding")
 
     def _write_other(self, ask: Ask, mention: Mention, cause: Cause, code: str | None, http: int | None) -> None:
         app_key = ask.app.config.app_key
@@ -242,6 +257,8 @@ class Core:
                 self.registry.put_numbers(self.registry.apps[record["app_key"]], record["numbers"].items())
             case "tones":
                 self.registry.apps[record["app_key"]].tones = set(record["tones"])
+            case "recording":
+                self.recordings.put(Recording(**record["recording"]))
             case "clock":
                 self.clock.offset_ms = record["offset_ms"]
             case _:
@@ -254,6 +271,7 @@ class Core:
             yield _app_record(app.config)
             yield _numbers_record(app.config.app_key, app.numbers)
             yield _tones_record(app.config.app_key, app.tones)
+        yield from map(_recording_record, self.recordings.live(self.clock.now_ms()))
         yield from map(live_record, self.book.after(0))
 
 
@@ -267,6 +285,10 @@ def _app_record(config: AppConfig) -> dict[str, Any]:
 
 def _numbers_record(app_key: str, numbers: dict[str, str]) -> dict[str, Any]:
     return {"t": "numbers", "app_key": app_key, "numbers": numbers}
+
+
+def _recording_record(recording: Recording) -> dict[str, Any]:
+    return {"t": "recording", "recording": dataclasses.asdict(recording)}
 
 
 def _tones_record(app_key: str, tones: set[str]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The emulator's durable state: one append-only file of JSON lines, which is its ledger as well.
 
 Line kinds: ledger rows begin with ``{"seq":``; everything else has a ``"t"``: ``reset`` (the state is empty from
-here on), ``app``, ``numbers``, ``tones``, ``clock``, ``live`` (a binding as compaction found it). Rows before the last
-reset are history: they can be read, they are not applied again.
+here on), ``app``, ``numbers``, ``tones``, ``clock``, ``recording``, ``live`` (a binding as compaction found it). Rows
+before the last reset are history: they can be read, they are not applied again.
 """
 
 from __future__ import annotations

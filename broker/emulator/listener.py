@@ -33,7 +33,7 @@ _HEADERS: Final = {
         (b"X-AKSK", "x_aksk"),
         (b"X-WSSE", "x_wsse"),
         (b"Expect", "expect"),
-        (b"Host", ""),
+        (b"Host", "host"),
         (b"Accept", ""),
         (b"Content-Type", ""),
         (b"Content-Length", ""),
@@ -44,12 +44,12 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 @functools.lru_cache(maxsize=64)
-def _head(http: int, second: int, *, has_body: bool, keep_alive: bool) -> bytes:
-    """Return an answer's head up to the length of its body."""
-    kind = "Content-Type: application/json;charset=utf-8\r\n" if has_body else ""
+def _head(http: int, second: int, kind: str, *, keep_alive: bool) -> bytes:
+    """Return an answer's head up to the length of its body; ``kind`` is empty for one without."""
+    described = f"Content-Type: {kind}\r\n" if kind else ""
     return (
         f"HTTP/1.1 {http} {_REASONS.get(http, 'Unknown')}\r\n"
-        f"Date: {http_date(second * 1000)}\r\n{kind}"
+        f"Date: {http_date(second * 1000)}\r\n{described}"
         f"Connection: {'keep-alive' if keep_alive else 'close'}\r\nContent-Length: "
     ).encode("ascii")
 
@@ -61,6 +61,7 @@ class WireListener:
         self.wire = wire
         self.clock = clock
         self.keep_alive = keep_alive
+        self.scheme = "http"
         self.connections: set[WireConnection] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._server: asyncio.Server | None = None
@@ -68,6 +69,7 @@ class WireListener:
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Serve on a bound socket."""
         loop = asyncio.get_running_loop()
+        self.scheme = "https" if tls else "http"
         self._server = await loop.create_server(lambda: WireConnection(self), sock=sock, ssl=tls, backlog=1024)
 
     async def stop(self) -> None:
@@ -236,10 +238,15 @@ class WireConnection(asyncio.Protocol):
     def _answer(self, request: WireRequest, handling: Handling) -> None:
         body = handling.body
         second = self._listener.clock.now_ms() // 1000
-        head = _head(handling.http, second, has_body=bool(body), keep_alive=request.keep_alive)
-        self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        head = _head(handling.http, second, handling.kind if body else "", keep_alive=request.keep_alive)
+        place = self._location(request, handling.location) if handling.location else b""
+        self._transport.write(b"%b%d\r\n%b\r\n%b" % (head, len(body), place, body))
         if not request.keep_alive:
             self._close()
+
+    def _location(self, request: WireRequest, path: str) -> bytes:
+        base = f"{self._listener.scheme}://{request.host}" if request.host else ""
+        return f"Location: {base}{path}\r\n".encode("latin-1")
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer something that is no request of the platform's, and close."""

@@ -6,7 +6,7 @@ changes without deciding again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol, Self
@@ -25,6 +25,8 @@ class Op(StrEnum):
     MODIFY = "modify"
     QUERY = "query"
     CALLEE = "callee"
+    STOP = "stop"
+    RECORDING = "recording"
     EXPIRE = "expire"
     CALL = "call"  # a call changed whom A reaches by dialling X
 
@@ -60,10 +62,27 @@ class Mention:
 
 @dataclass(slots=True)
 class Decision:
-    """The answer to a request that is not refused, and the changes that make it true."""
+    """The answer to a request that is not refused, and the changes that make it true.
+
+    ``effect`` is what it does beside bindings; it is carried out once the request is recorded.
+    """
 
     reply: bytes
     changes: list[tuple[Op, Binding]]
+    http: int = 200
+    location: str = ""
+    """The path, on this very emulator, that a redirection leads to."""
+    effect: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the wire says to a request, carried out or refused; ``location`` as in :class:`Decision`."""
+
+    http: int
+    code: str
+    body: bytes
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +137,9 @@ class Connection:
         return cls(None, None, state_code)
 
 
-class Mode(Protocol):
-    """The rules and the indexes of one mode."""
+class Interfaces(Protocol):
+    """The rules of some interfaces of the wire."""
 
-    name: ModeName
     routes: Mapping[tuple[str, str], Op]
     """(method, path) to operation."""
 
@@ -136,6 +154,12 @@ class Mode(Protocol):
     def parse(self, ask: Ask) -> None:
         """Fill in ``ask.fields``; raises a refusal for what cannot be parsed."""
         ...
+
+
+class Mode(Interfaces, Protocol):
+    """The rules and the indexes of one mode."""
+
+    name: ModeName
 
     def attach(self, binding: Binding) -> None:
         """Index a new binding."""

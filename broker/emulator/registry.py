@@ -29,6 +29,8 @@ class AppConfig:
     rate: float | None = None
     burst: float | None = None
     extension_digits: int | None = None
+    events_url: str | None = None
+    """Where the app is asked about a call (X mode)."""
 
     @property
     def kind(self) -> tuple[ModeName, int | None]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 NORMAL: Final = 0
+NO_VOICE_FILE: Final = 8006
+TIME_IS_UP: Final = 8010
 NO_CALLEE: Final = 8013
 NO_BINDING: Final = 8014
 DIRECTION_BARRED: Final = 8016
+CUSTOMER_CLOSED: Final = 8017
 NO_SERVICE: Final = 8018
 NO_CALLBACK: Final = 8019
 NO_EXTENSION: Final = 8022

@@ -14,7 +14,10 @@ import structlog
 from aiohttp import web
 
 from broker.emulator.admin import Admin
+from broker.emulator.admin_calls import CallRoutes
+from broker.emulator.calls import Calls
 from broker.emulator.core import Core
+from broker.emulator.customer import Customer
 from broker.emulator.faults import Faults
 from broker.emulator.listener import WireListener
 from broker.emulator.settings import EmulatorSettings
@@ -50,7 +53,10 @@ async def serve(
         faults = Faults(settings.seed)
         wire = Wire(settings, core, faults)
         listener = WireListener(wire, core.clock, keep_alive=settings.keep_alive)
-        runner = web.AppRunner(Admin(settings, core, faults, wire).application(), access_log=None, shutdown_timeout=1.0)
+        customer = Customer(core.clock, settings.block_reply_s)
+        admin = Admin(settings, core, faults, wire).application()
+        admin.add_routes(CallRoutes(core, Calls(settings, core, customer), settings.record_domain).routes())
+        runner = web.AppRunner(admin, access_log=None, shutdown_timeout=1.0)
         try:
             await runner.setup()
             await web.SockSite(runner, admin_sock).start()
@@ -62,6 +68,7 @@ async def serve(
         finally:
             await listener.stop()
             await runner.cleanup()
+            await customer.close()
             log.info("emulator_stopped", bindings=len(core.book.by_id), ledger=core.journal.next_seq - 1)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from broker.emulator.registry import ModeName
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -123,6 +125,21 @@ class EmulatorSettings(BaseModel):
     """5.2: the refusal when no number can serve as X, or as Y."""
     axyb_x_limit_code: str = "1011003"
     """5.2: the refusal of an A that owns ``axyb_x_per_a`` X already."""
+
+    block_reply_s: Annotated[float, Field(gt=0)] = 5
+    """5.1: how long an app in X mode may take to say where a call goes."""
+    x_closed_state: int = 8017
+    """8.1: how a call ends that the app does not want."""
+    keep_calls: Annotated[int, Field(ge=1)] = 10_000
+    """Connected calls that are kept, live or over; beyond it the oldest is hung up and forgotten."""
+    call_stop_modes: Annotated[tuple[ModeName, ...], BeforeValidator(_listed)] = tuple(ModeName)
+    """9.2: modes whose apps may stop calls; as text: with commas between."""
+    keep_recordings: Annotated[int, Field(ge=1)] = 10_000
+    """Recordings that are kept; beyond it the oldest is forgotten before its time."""
+    recording_link_s: Annotated[int, Field(ge=1)] = 604_800
+    """9.1: how long the address of a recording is good, which an older note gives as 3 days."""
+    record_domain: str = "storage.emulator"
+    """9.1: ``recordDomain`` of all recordings."""
 
     known_tones: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """9.3: voice files that are approved for every app, beside those put for one; as text: with commas between."""

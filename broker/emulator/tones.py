@@ -20,13 +20,17 @@ class ToneRule:
         self._known_to_all = frozenset(settings.known_tones)
         self._idle_too = settings.idle_tones_checked
 
+    def knows(self, app: App, file: str) -> bool:
+        """Tell whether a file was approved."""
+        return file in app.tones or file in self._known_to_all
+
     def admit(self, app: App, given: Extras | None, *, extras: Extras | None, max_duration: int) -> None:
         """Refuse, with 1010002 and the parameter's name, a given file that was not approved.
 
         ``extras`` and ``max_duration`` are what the binding would have: they tell whether a file would be played.
         """
         for parameter, file in _named(given or {}):
-            if file in app.tones or file in self._known_to_all:
+            if self.knows(app, file):
                 continue
             if self._idle_too or _is_played(parameter, extras or {}, max_duration):
                 raise bad(parameter)

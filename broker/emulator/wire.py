@@ -14,8 +14,10 @@ from broker.emulator.auth import Guard
 from broker.emulator.codes import FLOW_CONTROL, INTERNAL_ERROR, OTHER_MODE, Refusal, refusal_body, usual_status
 from broker.emulator.core import Core
 from broker.emulator.faults import Fault, FaultKind, Faults, When
+from broker.emulator.fields import query_fields
 from broker.emulator.ledger import Cause
 from broker.emulator.mode import Op
+from broker.emulator.recordings import PATH as RECORDINGS
 from broker.emulator.registry import App, ModeName
 from broker.emulator.settings import EmulatorSettings
 
@@ -29,6 +31,7 @@ class WireRequest:
     peer: str
     method: str = ""
     target: str = ""
+    host: str | None = None
     authorization: str | None = None
     x_aksk: str | None = None
     x_wsse: str | None = None
@@ -49,12 +52,15 @@ class Ending(Enum):
 class Handling:
     """What the transport is to do with a request.
 
-    After ``delay_s`` it writes ``http`` and ``body``, or what ``later`` returns if that is set. With ``CLOSE`` and
+    After ``delay_s`` it writes ``http`` and ``body``, or what ``later`` returns if that is set; ``location`` is a path
+    under the address that the request came to. With ``CLOSE`` and
     ``ABORT`` the connection ends at once and nothing is written; ``later`` is still called, for its effect.
     """
 
     http: int = 0
     body: bytes = b""
+    kind: str = "application/json;charset=utf-8"
+    location: str = ""
     ending: Ending = Ending.ANSWER
     delay_s: float = 0.0
     later: Callable[[], Handling] | None = None
@@ -62,7 +68,7 @@ class Handling:
 
 @dataclass(slots=True)
 class _Route:
-    mode: ModeName
+    mode: ModeName | None  # None is an interface of all modes
     op: Op
 
 
@@ -75,7 +81,7 @@ class Wire:
         self._guard = Guard(settings, core.registry)
         self._routes = {
             place: _Route(mode.name, op) for mode in core.modes.values() for place, op in mode.routes.items()
-        }
+        } | {place: _Route(None, op) for rules in core.shared.values() for place, op in rules.routes.items()}
         self._paths = {path for _, path in self._routes}
         self.answers: Counter[str] = Counter()
         """Answers by "HTTP status/resultcode", those without authentication included."""
@@ -94,6 +100,8 @@ class Wire:
         now_ms = self._core.clock.now_ms()
         self._guard.check_source(request.peer, now_ms)
         path, _, query = request.target.partition("?")
+        if path.startswith(RECORDINGS):
+            return self._recording(request.method, path, query, now_ms)
         route = self._routes.get((request.method, path))
         if route is None:
             http = 405 if path in self._paths else 404
@@ -112,16 +120,24 @@ class Wire:
         return self._execute(app, route.op, query, request.body, cause)
 
     def _refused(self, app: App, route: _Route) -> Refusal | None:
-        if app.config.mode is not route.mode:
+        if route.mode not in {None, app.config.mode}:
             return Refusal(OTHER_MODE)
         if app.bucket is not None and not app.bucket.admit(time.monotonic()):
             return Refusal(FLOW_CONTROL)
         return None
 
     def _execute(self, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> Handling:
-        http, code, answer = self._core.execute(app, op, query, body, cause)
-        self.answers[f"{http}/{code}"] += 1
-        return Handling(http, answer)
+        answer = self._core.execute(app, op, query, body, cause)
+        self.answers[f"{answer.http}/{answer.code}"] += 1
+        return Handling(answer.http, answer.body, location=answer.location)
+
+    def _recording(self, method: str, path: str, query: str, now_ms: int) -> Handling:
+        """Answer as the storage of recordings: with a file whose link is still good."""
+        until = query_fields(query).get("until", "")
+        recording = self._core.recordings.find(path.removeprefix(RECORDINGS), now_ms)
+        if recording is None or not until.isdecimal() or now_ms >= int(until[:20]):
+            return Handling(404)
+        return Handling(200, recording.wav(), kind="audio/x-wav") if method == "GET" else Handling(405)
 
     def _hit(self, fault: Fault, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> Handling:
         cause = Cause(cause.request, cause.received_ms, fault=fault.kind)
