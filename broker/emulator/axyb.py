@@ -13,7 +13,6 @@ from typing import Any, Final
 import orjson
 
 from broker.emulator import fields as check
-from broker.emulator.areas import is_landline
 from broker.emulator.binding import Binding, Book, new_subscription_id
 from broker.emulator.codes import NO_SUCH_BINDING, SUCCESS, UNKNOWN_APP, Refusal
 from broker.emulator.mode import Ask, Connection, Decision, Dial, Mention, Op, printable
@@ -257,7 +256,7 @@ class Axyb:
     def _call_x(self, ax: Binding, dial: Dial) -> Connection:
         if dial.caller == ax.a:
             return Connection.refused(OWN_NUMBER)
-        refusal = _barred(dial.caller, ax.call_direction, _A_TO_B)
+        refusal = _barred(dial, ax.call_direction, _A_TO_B)
         if refusal:
             return Connection.refused(refusal)
         relation = self._roles.relation(ax, dial.caller)
@@ -270,7 +269,7 @@ class Axyb:
         return Connection.over(ax, ax.a, y, [(Op.BIND, relation)])
 
     def _call_y(self, relation: Binding, dial: Dial) -> Connection:
-        refusal = _barred(dial.caller, relation.call_direction, _B_TO_A)
+        refusal = _barred(dial, relation.call_direction, _B_TO_A)
         if refusal:
             return Connection.refused(refusal)
         return Connection.over(self._roles.owned[relation.x], relation.b, relation.x)
@@ -296,9 +295,9 @@ def _cut(lifetime: int, duration: int) -> int:
     return min(lifetime, duration) if duration else lifetime
 
 
-def _barred(caller: str, call_direction: int, barring: int) -> int:
+def _barred(dial: Dial, call_direction: int, barring: int) -> int:
     """Return the release cause of a call that may not be made, 0 for one that may."""
-    if is_landline(caller):
+    if dial.from_landline:
         return LANDLINE_CALLER
     return DIRECTION_BARRED if call_direction == barring else 0
 
@@ -324,5 +323,4 @@ def _info(ax: Binding, yb: Binding | None) -> dict[str, Any]:
         "ybDuration": str(yb.duration if yb else extras.get("ybDuration", 0)),
         **{name: extras[name] for name in _SHOWN if name in extras},
     }
-    user_data = ax.user_data if yb is None or yb.user_data is None else yb.user_data
-    return info if user_data is None else {**info, "userData": user_data}
+    return info if last.user_data is None else {**info, "userData": last.user_data}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.emulator.areas import is_landline
 from broker.emulator.core import Core
 from broker.emulator.customer import Customer
 from broker.emulator.mode import Connection, Dial
@@ -43,7 +42,7 @@ class Calls:
     async def _connect(self, session_id: str, dial: Dial) -> Connection:
         if dial.app.config.mode is not ModeName.X:
             return self._core.connect(dial)
-        if is_landline(dial.caller):
+        if dial.from_landline:
             return Connection.refused(LANDLINE_CALLER)
         reply = await self._customer.ask(dial.app.config, callin_event(session_id, dial))
         return self._x.connect(dial, reply)

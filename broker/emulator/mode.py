@@ -96,6 +96,11 @@ class Dial:
     serial: int
     app: App
 
+    @property
+    def from_landline(self) -> bool:
+        """Whether a landline calls, which may not (8023); a 400 or 95 number may."""
+        return is_landline(self.caller) and not is_service_number(self.caller)
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -105,11 +110,6 @@ class Terms:
     recorded: bool = False
     subscription_id: str | None = None
     user_data: str | None = None
-
-    @property
-    def from_landline(self) -> bool:
-        """Whether a landline calls, which may not (8023); a 400 or 95 number may."""
-        return is_landline(self.caller) and not is_service_number(self.caller)
 
 
 @dataclass(frozen=True, slots=True)

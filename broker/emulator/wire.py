@@ -101,7 +101,9 @@ class Wire:
         self._guard.check_source(request.peer, now_ms)
         path, _, query = request.target.partition("?")
         if path.startswith(RECORDINGS):
-            return self._recording(request.method, path, query, now_ms)
+            handling = self._recording(request.method, path, query, now_ms)
+            self.answers[f"{handling.http}/"] += 1
+            return handling
         route = self._routes.get((request.method, path))
         if route is None:
             http = 405 if path in self._paths else 404
@@ -133,11 +135,13 @@ class Wire:
 
     def _recording(self, method: str, path: str, query: str, now_ms: int) -> Handling:
         """Answer as the storage of recordings: with a file whose link is still good."""
+        if method != "GET":
+            return Handling(405)
         until = query_fields(query).get("until", "")
         recording = self._core.recordings.find(path.removeprefix(RECORDINGS), now_ms)
         if recording is None or not until.isdecimal() or now_ms >= int(until[:20]):
             return Handling(404)
-        return Handling(200, recording.wav(), kind="audio/x-wav") if method == "GET" else Handling(405)
+        return Handling(200, recording.wav(), kind="audio/x-wav")
 
     def _hit(self, fault: Fault, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> Handling:
         cause = Cause(cause.request, cause.received_ms, fault=fault.kind)
