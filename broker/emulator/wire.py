@@ -31,13 +31,13 @@ class WireRequest:
     peer: str
     method: str = ""
     target: str = ""
-    host: str | None = None
     authorization: str | None = None
     x_aksk: str | None = None
     x_wsse: str | None = None
     expect: str | None = None
     body: bytes | None = b""
     keep_alive: bool = True
+    host: str | None = None
 
 
 class Ending(Enum):
