@@ -20,9 +20,11 @@ from broker.domain.change import LineChange
 from broker.domain.modes import MODES
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
+from broker.flows.allocators import Allocators
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
+from broker.flows.place import Placer
 from broker.flows.pool_figures import PoolFigures
 from broker.metrics import Metrics
 from broker.platform.huawei.access import driver_of
@@ -86,7 +88,7 @@ class Worker:
             http_timeout_s=settings.platform_timeout_s,
             absence_s=settings.platform_absence_s,
         )
-        self._allocator = Allocator(
+        pairs = Allocator(
             self._db,
             self._vault,
             self.registry,
@@ -96,6 +98,16 @@ class Worker:
             in_flight=settings.batches_in_flight,
             mode=LockMode(settings.test_locks),
         )
+        places = Placer(
+            self._db,
+            self._vault,
+            self.registry,
+            lease_s=settings.lease_s,
+            boottime=boottime,
+            size=settings.batch_size,
+            in_flight=settings.batches_in_flight,
+        )
+        self._allocator = Allocators(pairs, places, self.registry)
         sender = Sender(self._db, self.registry, self._platform, timing=timing, width=settings.platform_connections)
         self._dispatcher = Dispatcher(
             self._db,
@@ -198,7 +210,7 @@ class Worker:
                 db,
                 self._vault,
                 self.registry,
-                self._allocator,
+                self._allocator.pairs,
                 self._dispatcher,
                 showing.submit,
                 lease_s=settings.lease_s,
@@ -265,7 +277,8 @@ class Worker:
         return sum(swept) >= _SWEEP_SLICE
 
     async def _release_abandoned(self) -> bool:
-        await release_abandoned(self._db, self._allocator.abandoned)
+        for queue in self._allocator.abandoned:
+            await release_abandoned(self._db, queue)
         return False
 
     async def _sweep_idempotency(self) -> bool:

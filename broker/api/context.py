@@ -8,7 +8,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from broker.flows.allocate import Allocator
+from broker.flows.allocators import Allocates
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
@@ -37,7 +37,7 @@ class Services:
 
     vault: Vault
     registry: Callable[[], Registry]
-    allocator: Allocator
+    allocator: Allocates
     dispatch: Dispatch
     begin_key: Batcher[KeyAsk, KeyState]
     finish_key: Batcher[Finish, bool]

@@ -17,6 +17,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.flows.allocate import Allocator
+from broker.flows.allocators import Allocators
 from broker.flows.batching import Batcher
 from broker.flows.bind import let_go
 from broker.flows.calls import Active, Failed, PlatformCall, Released
@@ -48,7 +49,7 @@ class Dispatcher:
         self,
         db: Database,
         sender: Sender,
-        allocator: Allocator,
+        allocator: Allocator | Allocators,
         *,
         rest_s: Callable[[int], float],
         replaces: Callable[[PlatformCall, LineChange], bool] = lambda _call, _change: False,

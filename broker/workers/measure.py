@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import prometheus_client
 
-from broker.flows.allocate import Allocator
+from broker.flows.allocators import Allocates
 from broker.metrics import Metrics
 from broker.store.database import Database
 from broker.store.registry import Registry
@@ -63,7 +63,7 @@ class Measures:
         *,
         worker: str,
         db: Database,
-        allocator: Allocator,
+        allocator: Allocates,
         dispatcher: Dispatcher,
         sender: Sender,
         registry: Callable[[], Registry],
