@@ -61,14 +61,14 @@ CREATE FUNCTION take_in_number(p_pool integer, p_app integer, p_number text, OUT
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-  found record;
+  owner record;
 BEGIN
   FOR attempt IN 1 .. 3 LOOP
-    SELECT p.app_id, x.pool_id, x.x_id INTO found
+    SELECT p.app_id, x.pool_id, x.x_id INTO owner
     FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id WHERE x.number = p_number AND x.state <> 'moved';
     IF FOUND THEN
-      seen := CASE WHEN found.app_id <> p_app THEN 'foreign' WHEN found.pool_id <> p_pool THEN 'elsewhere' ELSE 'known' END;
-      x_id := CASE WHEN seen = 'known' THEN found.x_id END;
+      seen := CASE WHEN owner.app_id <> p_app THEN 'foreign' WHEN owner.pool_id <> p_pool THEN 'elsewhere' ELSE 'known' END;
+      x_id := CASE WHEN seen = 'known' THEN owner.x_id END;
       RETURN;
     END IF;
     seen := 'unfit';
@@ -162,17 +162,19 @@ CREATE INDEX peer_binding ON peer (binding_id);
 CREATE INDEX peer_expiry ON peer (expires_at) WHERE state = 'active';
 CREATE INDEX peer_y ON peer (y) WHERE state IN ('active', 'releasing');
 
-CREATE FUNCTION unbound_numbers(p_pool integer[], p_limit integer) RETURNS TABLE (number text)
+CREATE FUNCTION unbound_numbers(p_pool integer, p_relaxed boolean, p_limit integer) RETURNS TABLE (number text)
 LANGUAGE sql STABLE
 AS $$
-  SELECT x.number FROM x_number AS x
-  WHERE x.pool_id = ANY (p_pool) AND x.state NOT IN ('moved', 'retired')
+  SELECT x.number
+  FROM pool AS own JOIN pool AS o ON o.app_id = own.app_id AND (p_relaxed OR o.area_code = own.area_code)
+  JOIN x_number AS x ON x.pool_id = o.id
+  WHERE own.id = p_pool AND x.state NOT IN ('moved', 'retired')
     AND NOT EXISTS (SELECT FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL OFFSET 0)
     AND NOT EXISTS (SELECT FROM peer AS p WHERE p.y = x.number AND p.state IN ('active', 'releasing') OFFSET 0)
-  ORDER BY x.pool_id, x.x_id LIMIT p_limit
+  ORDER BY o.id <> p_pool, x.pool_id, x.x_id LIMIT p_limit
 $$;
-COMMENT ON FUNCTION unbound_numbers(integer[], integer) IS
-  'Numbers of these pools on which our books have nobody: where a bind of which nobody knows what became may have ended up.';
+COMMENT ON FUNCTION unbound_numbers(integer, boolean, integer) IS
+  'Numbers of the app''s pools in the area of this one (relaxed: of all) on which our books have nobody: where a bind of which nobody knows what became may have ended up.';
 
 CREATE FUNCTION begin_peer_call(p_pool integer, p_line uuid, p_lease interval) RETURNS TABLE (no integer, op text, peer_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

@@ -208,6 +208,12 @@ def problem_of(failed: Failed) -> Problem:
             )
         case "party_limit":
             return Conflict("A has as many X numbers as it may have.", code="party_limit", extra=platform)
+        case "outcome_unknown":
+            return PlatformRefused(
+                "The platform did not say what became of the bind, and nothing of it was found.",
+                code="outcome_unknown",
+                extra=platform,
+            )
         case "pool_exhausted":
             return PoolExhausted(
                 "The platform refused the chosen X and no other may be given to this pair now.",

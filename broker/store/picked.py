@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -81,6 +81,6 @@ async def settle(db: Database, item: Picked, *, lease_s: float) -> PickedResult 
     return PickedResult(row["seen"], bound, row["crowded"])
 
 
-async def unbound(db: Database, pools: Iterable[int], *, limit: int) -> Sequence[str]:
-    """Return up to ``limit`` numbers of the pools on which our books have nobody."""
-    return [row["number"] for row in await db.fetch(statements("picked")["unbound"], list(pools), limit)]
+async def unbound(db: Database, pool_id: int, *, relaxed: bool, limit: int) -> Sequence[str]:
+    """Return up to ``limit`` numbers in the pool's area, or all places, on which our books have nobody."""
+    return [row["number"] for row in await db.fetch(statements("picked")["unbound"], pool_id, relaxed, limit)]

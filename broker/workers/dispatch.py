@@ -27,6 +27,7 @@ from broker.store.calls import Bound, BoundResult, Ended, Extension
 from broker.store.database import Database, DatabaseAway
 from broker.workers.lane import LaneShut
 from broker.workers.modify import Modifier, unbind_after
+from broker.workers.pick import Picker
 from broker.workers.sender import NotOurs, Sender, short
 
 log = structlog.get_logger()
@@ -74,6 +75,7 @@ class Dispatcher:
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
         self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit)
+        self.picker = Picker(db, sender, undo=self._undo, end=self._ended.submit)
 
     # -- what others ask for ---------------------------------------------------------------------------------------
 
@@ -134,6 +136,10 @@ class Dispatcher:
     async def _carry_out(self, call: PlatformCall) -> None:
         try:
             match call.op:
+                case "bind" if not call.x:
+                    unbind = await self.picker.carry_out(call)
+                    if unbind is not None:
+                        self.start(unbind)
                 case "bind":
                     await self._bind(call)
                 case "unbind":

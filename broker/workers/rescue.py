@@ -69,7 +69,12 @@ def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCa
         subscription_id=found.subscription_id,
         attempt=found.attempt,
         # Its owner may have sent it in the moment it died; the sweep's own calls have had none before.
-        maybe_sent=found.key.token > 1,
+        maybe_sent=found.key.token > 1 and not _certainly_unsent(found),
         last_unknown_at=boottime(),
         unwanted=found.op != "unbind" and found.line_state == "releasing",
     )
+
+
+def _certainly_unsent(found: ClaimedCall) -> bool:
+    """Tell of a bind without an X, which is written down before it is sent, that it has not been."""
+    return found.op == "bind" and found.number is None and found.attempt == 1

@@ -37,6 +37,8 @@ _MARGIN_S = 1.0
 _MOST_ATTEMPTS = 32_767
 #: What the queue adds to the lease of a call that waits in it, at most: renewing a long queue is work for nothing.
 _LONGEST_WAIT_LEASE_S = 20.0
+#: A search is in less of a hurry than any request that somebody waits for.
+_SEARCH_WAITS_S = 60.0
 
 #: Answers that only a request with a right signature gets.
 _SIGNATURE_ACCEPTED = frozenset(
@@ -193,11 +195,19 @@ class Sender:
 
         return await self._send(call, send)
 
-    async def _send(self, call: PlatformCall, send: _Send) -> Answer:
+    async def search(self, call: PlatformCall, x: str) -> Answer:
+        """Ask once what is on ``x``, for a call without an X; whatever waits for its turn by then goes first."""
+
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            return platform.query(x=x, a=call.a.reveal(), permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send, urgency=boottime() + _SEARCH_WAITS_S)
+
+    async def _send(self, call: PlatformCall, send: _Send, *, urgency: float | None = None) -> Answer:
         while True:
             route = self._route(call.app_id)
             try:
-                async with route.lane.turn(call.urgency) as use_by:
+                async with route.lane.turn(call.urgency if urgency is None else urgency) as use_by:
                     await self._lease_to_send(call)
                     if time.monotonic() > use_by:
                         # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
@@ -221,7 +231,11 @@ class Sender:
     async def _lease_to_send(self, call: PlatformCall) -> None:
         if call.lost:
             raise NotOurs
-        if boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
+        once = call.op == "bind" and not call.x and call.attempt == 0
+        if once:
+            # It must not be sent twice: whoever takes it over must be able to tell that it may have been.
+            call.attempt = 1
+        if once or boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
             await self.extend(call)
 
     def _time_to_answer(self, call: PlatformCall) -> float:

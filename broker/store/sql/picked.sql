@@ -7,4 +7,4 @@ SELECT seen, line_state, confirmed_at, crowded
 FROM settle_picked($1, $2, $3, $4, $5::smallint, $6, $7, make_interval(secs => $8));
 
 -- name: unbound
-SELECT number FROM unbound_numbers($1, $2);
+SELECT number FROM unbound_numbers($1, $2, $3);
