@@ -26,6 +26,7 @@ from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
 from broker.flows.place import Placer
 from broker.flows.pool_figures import PoolFigures
+from broker.flows.succession import Successions
 from broker.metrics import Metrics
 from broker.platform.huawei.access import driver_of
 from broker.platform.huawei.http import HttpOptions
@@ -116,6 +117,7 @@ class Worker:
             rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
             replaces=self._replaces,
         )
+        self._successions = Successions(self._db, self._allocator, self._dispatcher, lease_s=settings.lease_s)
         self._measures = Measures(
             self._metrics,
             worker=self._seat,
@@ -215,6 +217,7 @@ class Worker:
                 showing.submit,
                 lease_s=settings.lease_s,
             ),
+            successions=self._successions,
             pool_figures=PoolFigures(partial(listing.figures, db)),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
@@ -226,6 +229,7 @@ class Worker:
             Periodic("keep", 1.0, self._keep),
             Periodic("rescue", settings.rescue_interval_s, self._rescue),
             Periodic("sweep", settings.sweep_interval_s, self._sweep),
+            Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("metrics", 1.0, self._measures.look),

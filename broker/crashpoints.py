@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-PLACES = ("after_commit", "after_send", "after_answer", "before_settle", "mid_drain")
+PLACES = ("after_commit", "after_send", "after_answer", "before_settle", "after_intent", "after_outcome", "mid_drain")
 
 
 class _Plan:

@@ -45,7 +45,7 @@ class Callee(BaseModel):
 class Warned(BaseModel):
     """Something that is allowed and may surprise."""
 
-    code: Literal["landline_cannot_dial"]
+    code: Literal["landline_cannot_dial", "not_carried_over"]
     pointer: Annotated[str, Field(description="JSON Pointer into the binding.", examples=["/a"])]
     detail: str
 
@@ -96,6 +96,13 @@ class Binding(BaseModel):
     ]
     change_failed: Annotated[str | None, Field(description="Why the last change was not made; null = it was.")]
     explanation: Annotated[dict[str, Any], Field(description="Only with explain: why this X.")] = {}
+
+
+class Successor(Binding):
+    """A binding that replaces another one."""
+
+    replaces: Annotated[str, Field(description="The binding that ends once this one is active.")]
+    warnings: Annotated[list[Warned], Field(description="What is not carried over.")]
 
 
 class FieldProblem(BaseModel):

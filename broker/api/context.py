@@ -13,6 +13,7 @@ from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
+from broker.flows.succession import Successions
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault
 from broker.store.idempotency import Finish, KeyAsk, KeyState
@@ -48,6 +49,7 @@ class Services:
     find: Callable[[Wanted], Awaitable[Page]]
     pool_figures: PoolFigures
     changer: Changer
+    successions: Successions
     limits: Limits
     draining: bool = False
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from broker.api import answers, callee, parse
+from broker.api import answers, callee, parse, rebinding
 from broker.domain.modes import MODES
 
 
@@ -182,6 +182,28 @@ HAND_OVER = Operation(
         ),
     },
     problems=(409,),
+)
+_NOT_CARRIED = {"code": "not_carried_over", "pointer": "/sms", "detail": "demo-axe does not offer it as it was"}
+_MOVED: dict[str, Any] = {"replaces": "bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d4", "warnings": [_NOT_CARRIED]}
+REBIND_IN = Operation(
+    id="rebindIn",
+    tag="bindings",
+    summary="Have a binding go on in another app of the same owner",
+    description=(
+        "Makes a new binding, with an X of its own, in the app named, for the caller of the same name there, and ends"
+        " the old one (reason `moved`) once the new one is active; if that fails the old one stands. Parties, remaining"
+        " lifetime, area and what both modes know are carried over; any field of a bind but `a` may be given instead,"
+        " null leaves it out. What is not carried over is named in `warnings`. The new binding is seen with the other"
+        " app's key. An app that does not exist, and one in which you do not bind, are both 404 `foreign_app`."
+    ),
+    request=rebinding.RebindRequest,
+    example={"app": "demo-axe", "ttl_s": 3600},
+    parameters=_WAITING,
+    answers={
+        201: Answer("The platform has confirmed the new binding.", answers.Successor, _PLACE, _ACTIVE | _MOVED),
+        202: Answer("Committed, not yet confirmed; the old one stands.", answers.Successor, _PLACE, _PENDING | _MOVED),
+    },
+    problems=(404, 409, 502),
 )
 DELETE = Operation(
     id="releaseBinding",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import batch, bindings, callee, changing, listing, operations, pools
+from broker.api import batch, bindings, callee, changing, listing, operations, pools, rebinding
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
@@ -32,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/bindings:batch-release", "bind", batch.batch_release, operations.BATCH_RELEASE, batch=True),
     Route("POST", "/v1/orders/{order_id}:release", "bind", batch.release_order, operations.RELEASE_ORDER),
     Route("POST", "/v1/bindings:hand-over", "bind", changing.hand_over, operations.HAND_OVER),
+    Route("POST", "/v1/bindings/{id}:rebind-in", "bind", rebinding.rebind_in, operations.REBIND_IN),
     Route("GET", "/v1/pools", "read", pools.show_all, operations.POOLS),
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),

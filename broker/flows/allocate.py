@@ -51,7 +51,7 @@ class _Item:
     deadline: float
     tell: Tell
     gone: Callable[[], bool]
-    binding_id: UUID = field(default_factory=new_id)
+    binding_id: UUID
     line_id: UUID = field(default_factory=new_id)
     place: int = 0
     losses: int = 0
@@ -150,7 +150,8 @@ class Allocator:
         """
         if len(self._queue) >= self._queue_limit:
             raise Unavailable("too many requests are waiting for a number", code="overloaded")
-        self._queue.append(_Item(order, asyncio.get_running_loop().time() + within_s, tell, gone))
+        until = asyncio.get_running_loop().time() + within_s
+        self._queue.append(_Item(order, until, tell, gone, order.binding_id or new_id()))
         self._wake()
 
     async def pick(self, order: BindOrder, *, avoid: int = 0) -> Choice | None:

@@ -21,7 +21,7 @@ class BindOrder:
     """What an order system asked for, checked. ``pools`` are tried in order.
 
     ``b`` is None for a sole line: of one party. ``extension``: the one asked for. ``callback``: whom A reaches who
-    dials X when nobody has called.
+    dials X when nobody has called. ``binding_id`` is the id that the binding is to have, if that is settled before.
     """
 
     app: App
@@ -44,6 +44,7 @@ class BindOrder:
     key_token: int | None = None
     extension: int | None = None
     callback: PhoneNumber | None = None
+    binding_id: UUID | None = None
 
     @property
     def other(self) -> PhoneNumber:
