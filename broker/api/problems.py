@@ -41,7 +41,6 @@ CODES: dict[str, str] = {
     "callback_exclusive": "Give callback.number or callback.tone, not both.",
     "callee_is_a": "A would reach itself. Name somebody else.",
     "party_limit": "A is behind as many X as the platform allows. Release one first.",
-    "foreign_app": "The other app is not one of the same owner, or does not exist.",
     "platform_rejected_request": "The platform did not accept the numbers or options. Mend the request.",
     "platform_refused": "The platform refused because of how the app is set up. An operator must act.",
     "app_suspended": "The platform has suspended the app. An operator must act; try again later.",
