@@ -21,6 +21,7 @@ from broker.domain.modes import MODES
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
 from broker.flows.allocators import Allocators
+from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
@@ -117,6 +118,7 @@ class Worker:
             rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
             replaces=self._replaces,
         )
+        self._asking = Asking(self._db, sender, self._dispatcher)
         self._successions = Successions(self._db, self._allocator, self._dispatcher, lease_s=settings.lease_s)
         self._measures = Measures(
             self._metrics,
@@ -218,6 +220,7 @@ class Worker:
                 lease_s=settings.lease_s,
             ),
             successions=self._successions,
+            asking=self._asking,
             pool_figures=PoolFigures(partial(listing.figures, db)),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )

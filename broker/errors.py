@@ -9,6 +9,7 @@
     ├── NotFound                                   404  not_found ...           no
     ├── Conflict                                   409  conflict ...            some
     │   └── PoolExhausted                          409  pool_exhausted          later
+    ├── Gone                                       410  recording_gone          no
     ├── PreconditionFailed                         412  precondition_failed     after reading again
     ├── TooSlow                                    408  request_timeout         yes
     ├── TooLarge                                   413  body_too_large          no
@@ -126,6 +127,14 @@ class PoolExhausted(Conflict):
     default_code = "pool_exhausted"
 
 
+class Gone(Problem):
+    """It was there once, or never was."""
+
+    status = 410
+    title = "Gone"
+    default_code = "recording_gone"
+
+
 class PreconditionFailed(Problem):
     """``If-Match`` names a state that is no longer the binding's."""
 
@@ -199,6 +208,7 @@ ALL: tuple[type[Problem], ...] = (
     MethodNotAllowed,
     Conflict,
     PoolExhausted,
+    Gone,
     PreconditionFailed,
     TooSlow,
     TooLarge,

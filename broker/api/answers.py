@@ -204,6 +204,20 @@ class Pool(BaseModel):
     as_of: Annotated[Time, Field(description="When live, resting, x_in_use and x_needed were counted.")]
 
 
+class Stopped(BaseModel):
+    """A call was hung up."""
+
+    stopped: Literal[True]
+
+
+class Located(BaseModel):
+    """Where a recording can be fetched, by whoever has the address."""
+
+    file_name: str
+    record_domain: str
+    url: str
+
+
 class Pools(BaseModel):
     """The pools of the app, by name."""
 

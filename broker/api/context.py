@@ -9,6 +9,7 @@ from uuid import UUID
 from aiohttp import web
 
 from broker.flows.allocators import Allocates
+from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
@@ -50,6 +51,7 @@ class Services:
     pool_figures: PoolFigures
     changer: Changer
     successions: Successions
+    asking: Asking
     limits: Limits
     draining: bool = False
 

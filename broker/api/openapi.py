@@ -90,6 +90,18 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
         "description": "`next_cursor` of the page before, with the same filters.",
     },
+    "file_name": {
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        "description": "`recordObjectName` of the call detail record.",
+    },
+    "record_domain": {
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+        "description": "`recordDomain` of the call detail record.",
+    },
     "verbose": {
         "in": "query",
         "schema": {"type": "string"},
@@ -101,6 +113,7 @@ _PARAMETERS: dict[str, Json] = {
 _PATH_SCHEMAS: dict[str, Json] = {
     "id": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
     "order_id": {"type": "string", "minLength": 1, "maxLength": 128},
+    "session_id": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[A-Za-z0-9@._+-]+$"},
     "file": {"type": "string", "pattern": "^[a-z.-]+$"},
 }
 
@@ -170,6 +183,7 @@ def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "bindings", "description": "What an order system does."},
+            {"name": "calls", "description": "Calls while they last, and what was recorded of them."},
             {"name": "pools", "description": "Where X numbers come from."},
             {"name": "service", "description": "For load balancers and readers; no key needed."},
         ],

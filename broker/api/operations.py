@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from broker.api import answers, callee, parse, rebinding
+from broker.api import answers, callee, calls, parse, rebinding
 from broker.domain.modes import MODES
 
 
@@ -322,6 +322,44 @@ SEARCH = Operation(
         200: Answer("A page.", answers.BindingPage, _REPLAYED, {"items": [_ACTIVE], "next_cursor": None}),
     },
     problems=(409,),
+)
+STOP_CALL = Operation(
+    id="stopCall",
+    tag="calls",
+    summary="Hang a call up",
+    description=(
+        "`session_id` is the one of the call's events; percent-encode what a path cannot hold. 404 `call_over` when the"
+        " call has ended. A 503 leaves unknown whether the platform did it: ask again."
+    ),
+    parameters=("Idempotency-Key", "Request-Timeout"),
+    answers={200: Answer("It is over.", answers.Stopped, _REPLAYED, {"stopped": True})},
+    problems=(404, 409, 502),
+)
+_RECORDING = {"file_name": "1200_366_0_20240123091514.wav", "record_domain": "ostor.example.com"}
+_LOCATED = Answer("Where it is.", answers.Located, (), _RECORDING | {"url": "https://ostor.example.com/…"})
+RECORDING = Operation(
+    id="findRecording",
+    tag="calls",
+    summary="Where a call's recording is",
+    description=(
+        "Asks the platform for an address from which the recording can be fetched for some days, and writes down who"
+        " asked. The platform keeps recordings for seven days; afterwards 410 `recording_gone`. Names may hold phone"
+        " numbers: `POST /v1/recordings:locate` keeps them out of URLs."
+    ),
+    parameters=("file_name", "record_domain", "Request-Timeout"),
+    answers={200: _LOCATED},
+    problems=(410, 502),
+)
+LOCATE = Operation(
+    id="locateRecording",
+    tag="calls",
+    summary="Where a call's recording is, asked without names in the URL",
+    description="As `GET /v1/recordings`. The answer is not kept for repeats: each of them asks the platform.",
+    request=calls.RecordingRequest,
+    example=_RECORDING,
+    parameters=("Idempotency-Key", "Request-Timeout"),
+    answers={200: _LOCATED},
+    problems=(409, 410, 502),
 )
 POOLS = Operation(
     id="listPools",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import batch, bindings, callee, changing, listing, operations, pools, rebinding
+from broker.api import batch, bindings, callee, calls, changing, listing, operations, pools, rebinding
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
@@ -33,6 +33,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/orders/{order_id}:release", "bind", batch.release_order, operations.RELEASE_ORDER),
     Route("POST", "/v1/bindings:hand-over", "bind", changing.hand_over, operations.HAND_OVER),
     Route("POST", "/v1/bindings/{id}:rebind-in", "bind", rebinding.rebind_in, operations.REBIND_IN),
+    Route("POST", "/v1/calls/{session_id}:stop", "bind", calls.stop, operations.STOP_CALL),
+    Route("GET", "/v1/recordings", "reveal", calls.recording, operations.RECORDING),
+    Route("POST", "/v1/recordings:locate", "reveal", calls.locate, operations.LOCATE),
     Route("GET", "/v1/pools", "read", pools.show_all, operations.POOLS),
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),

@@ -18,6 +18,7 @@ import structlog
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
+from broker.flows.asking import Send
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, Permit, Platform, Verdict
@@ -25,7 +26,7 @@ from broker.store import calls as store
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
 from broker.store.registry import App, Registry
-from broker.workers.lane import HORIZON_S, Lane, LaneMoved, TakeSlots
+from broker.workers.lane import HORIZON_S, Lane, LaneMoved, LaneShut, TakeSlots
 
 log = structlog.get_logger()
 
@@ -53,7 +54,6 @@ _SIGNATURE_ACCEPTED = frozenset(
         Verdict.APP_SUSPENDED,
     }
 )
-_Send = Callable[[Platform, Permit, float], Awaitable[Answer]]
 
 
 class NotOurs(Exception):
@@ -203,7 +203,30 @@ class Sender:
 
         return await self._send(call, send, urgency=boottime() + _SEARCH_WAITS_S)
 
-    async def _send(self, call: PlatformCall, send: _Send, *, urgency: float | None = None) -> Answer:
+    async def ask(self, app_id: int, send: Send, *, deadline: float) -> Answer:
+        """Send once what nobody repeats for us: it waits for its turn until ``deadline`` (boottime), and has no row."""
+        while True:
+            route = self._route(app_id)
+            try:
+                async with asyncio.timeout(deadline - boottime()) as patience, route.lane.turn(deadline) as use_by:
+                    patience.reschedule(None)
+                    left_s = min(self.timing.http_timeout_s, deadline - boottime())
+                    if time.monotonic() > use_by or left_s <= 0:
+                        return Answer(Verdict.WITHHELD, detail="the slot has passed")
+                    answer = await send(route.platform, self._count, left_s)
+            except TimeoutError:
+                return Answer(Verdict.WITHHELD, detail="no turn in time")
+            except LaneShut:
+                return Answer(Verdict.BAD_DIGEST, detail="nothing is sent until the secret is corrected")
+            except LaneMoved:
+                continue
+            return self._took(route, answer)
+
+    def _count(self) -> bool:
+        self.sent += 1
+        return True
+
+    async def _send(self, call: PlatformCall, send: Send, *, urgency: float | None = None) -> Answer:
         while True:
             route = self._route(call.app_id)
             try:

@@ -8,7 +8,7 @@ from broker.api.parse.body import body_as, canonical, checked
 from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPatch, merged_metadata
 from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones, UserData
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
-from broker.api.parse.listing import ListRequest, SearchRequest, list_query
+from broker.api.parse.listing import ListRequest, SearchRequest, list_query, query_of
 
 __all__ = [
     "Asked",
@@ -37,5 +37,6 @@ __all__ = [
     "if_match",
     "list_query",
     "merged_metadata",
+    "query_of",
     "respond_async",
 ]

@@ -30,11 +30,11 @@ class SearchRequest(ListRequest):
     party: Phone | None = None
 
 
-def list_query(request: web.Request) -> ListRequest:
-    """Read the filters of a listing from the query string; a blank before an X is its ``+``.
+def query_of(request: web.Request) -> dict[str, Any]:
+    """Return the parameters of the query string.
 
     Raises:
-        Invalid: with one error for every bad parameter.
+        Invalid: one is given more than once.
     """
     given: dict[str, Any] = {}
     for name in request.query:
@@ -43,6 +43,16 @@ def list_query(request: web.Request) -> ListRequest:
                 "A parameter is wrong; see errors.", errors=(FieldError(pointer((name,)), "is given more than once"),)
             )
         given[name] = request.query[name]
+    return given
+
+
+def list_query(request: web.Request) -> ListRequest:
+    """Read the filters of a listing from the query string; a blank before an X is its ``+``.
+
+    Raises:
+        Invalid: with one error for every bad parameter.
+    """
+    given = query_of(request)
     if "x" in given and given["x"].startswith(" "):
         given["x"] = "+" + given["x"][1:]
     if "limit" in given and given["limit"].isascii() and given["limit"].isdigit() and len(given["limit"]) <= 6:  # noqa: PLR2004 - more digits are refused as they are
