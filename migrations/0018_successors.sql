@@ -97,6 +97,7 @@ ALTER TABLE audit
   ALTER COLUMN pool_id DROP NOT NULL,
   ALTER COLUMN binding_id DROP NOT NULL,
   ADD COLUMN app_id integer,
+  DROP CONSTRAINT IF EXISTS audit_subject,
   ADD COLUMN subject text CHECK (length(subject) BETWEEN 1 AND 300),
   DROP CONSTRAINT audit_what_check,
   ADD CONSTRAINT audit_what_check CHECK (what IN ('reveal', 'release', 'recording'));
