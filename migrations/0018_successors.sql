@@ -40,7 +40,7 @@ COMMENT ON FUNCTION successor(integer[], uuid) IS 'The new binding of a successi
 
 CREATE FUNCTION begin_succession(
   p_pool integer, p_binding uuid, p_app integer, p_new uuid, p_pools integer[], p_key_hash bytea, p_within interval
-) RETURNS boolean
+) RETURNS text
 LANGUAGE plpgsql
 AS $$
 BEGIN
@@ -49,11 +49,19 @@ BEGIN
   ON CONFLICT (old_id) WHERE settled_at IS NULL DO UPDATE
     SET new_id = excluded.new_id, pools = excluded.pools, key_hash = excluded.key_hash, until = excluded.until
     WHERE s.until < clock_timestamp() AND NOT EXISTS (SELECT FROM successor(s.pools, s.new_id));
-  RETURN FOUND;
+  IF NOT FOUND THEN
+    RETURN 'busy';
+  END IF;
+  -- A new statement: it sees what whoever was here before has ended.
+  IF EXISTS (SELECT FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.state IN ('pending', 'active')) THEN
+    RETURN 'begun';
+  END IF;
+  DELETE FROM succession AS s WHERE s.old_pool = p_pool AND s.old_id = p_binding AND s.new_id = p_new;
+  RETURN 'over';
 END
 $$;
 COMMENT ON FUNCTION begin_succession(integer, uuid, integer, uuid, integer[], bytea, interval) IS
-  'Writes down that p_new is to replace p_binding, for a request that claims it within p_within. False: another one is to.';
+  'Writes down that p_new is to replace p_binding, for a request that claims it within p_within: begun. Else nothing was done: busy (another one is to replace it) or over (it has ended).';
 
 CREATE FUNCTION settle_successions(p_limit integer, p_old uuid) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from aiohttp import web
 
 from broker import log as logging
 from broker.cli.approvals import Approvals
-from broker.cli.demo import Identity, identity, numbers, seed
+from broker.cli.demo import EXTENSION_DIGITS, POOLS, Identity, app_name, identity, seed
 from broker.demo.target import ADDRESSES
 from broker.embedded import Embedded, EmbeddedError, default_state_dir
 from broker.embedded.process import started_at
@@ -158,11 +158,13 @@ async def _start_emulator(folder: Path, log_file: BinaryIO) -> _Emulator:
 
 
 async def _tell_emulator(emulator: _Emulator, who: Identity) -> None:
-    app = f"{emulator.admin}/emulator/apps/{who.app_key}"
-    rented = [{"number": number, "area_code": area} for number, area in numbers()]
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
-        await http.put(app, json={"secret": who.app_secret, "mode": "axb", "rate": 0, "burst": None})
-        await http.put(f"{app}/numbers", json=rented)
+        for mode, app in who.apps.items():
+            url = f"{emulator.admin}/emulator/apps/{app.app_key}"
+            digits = {"extension_digits": EXTENSION_DIGITS} if mode == "axe" else {}
+            await http.put(url, json={"secret": app.app_secret, "mode": mode, "rate": 0, "burst": None, **digits})
+            rented = [{"number": x, "area_code": pool.area_code} for pool in POOLS[mode] for x in pool.numbers()]
+            await http.put(f"{url}/numbers", json=rented)
 
 
 def _add_test_clock(app: web.Application, db: Database, emulator: _Emulator) -> None:
@@ -194,16 +196,8 @@ def _ready_line(supervisor: Supervisor, settings: Settings, emulator: _Emulator,
         "console": None,
         "emulator": emulator.wire,
         "emulator_admin": emulator.admin,
-        "api_key": who.api_key,
-        "apps": [
-            {
-                "name": "demo-axb",
-                "mode": "axb",
-                "app_key": who.app_key,
-                "app_secret": who.app_secret,
-                "api_key": who.api_key,
-            }
-        ],
+        "api_key": who.apps["axb"].api_key,
+        "apps": [{"name": app_name(mode), "mode": mode, **asdict(app)} for mode, app in who.apps.items()],
         "database": settings.database_url,
         "pids": supervisor.pids,
     }
@@ -223,6 +217,7 @@ def _announce(ready: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
         sys.stdout.buffer.flush()
         return
     api, key = ready["api"], ready["api_key"]
+    keys = "\n".join(f"  {app['name']:<10} {app['api_key']}" for app in ready["apps"])
     click.echo(
         f"""Ready.
   API        {api}
@@ -230,6 +225,9 @@ def _announce(ready: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
   edge       {ready["edge"]}
   emulator   {ready["emulator"]}  (admin {ready["emulator_admin"]})
   state      {folder}  (log: broker.log)
+
+API keys, an app of each mode of the platform:
+{keys}
 
 Bind an order's two phones to an X number:
   curl -s {api}/v1/bindings -H 'Authorization: Bearer {key}' \\

@@ -49,7 +49,7 @@ class Successions:
         """Bind ``order`` and end ``old`` once that is active; at the deadline (boottime) both may still stand.
 
         Raises:
-            Conflict: another binding is about to replace it.
+            Conflict: another binding is about to replace it, or it has ended.
             Problem: nothing was accepted; the old binding stands.
         """
         item = Succession(
@@ -57,8 +57,11 @@ class Successions:
             pools=tuple(pool.id for pool in order.pools), key_hash=key_hash,
             within_s=max(deadline - boottime(), 0.0) + _GRACE_S,
         )  # fmt: skip
-        if not await store.begin(self._db, item):
-            raise Conflict("Another binding is about to replace it.", code="change_in_progress", retry_after_s=1)
+        match await store.begin(self._db, item):
+            case "busy":
+                raise Conflict("Another binding is about to replace it.", code="change_in_progress", retry_after_s=1)
+            case "over":
+                raise Conflict("The binding has ended, or is about to.", code="binding_ended")
         crashpoint("after_intent")
         try:
             accepted = await bind(

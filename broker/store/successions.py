@@ -22,13 +22,13 @@ class Succession:
     within_s: float
 
 
-async def begin(db: Database, item: Succession) -> bool:
-    """Write it down; False: another binding is about to replace the old one."""
+async def begin(db: Database, item: Succession) -> str:
+    """Write it down: ``begun``; or not: ``busy`` (another binding is about to replace the old one), ``over``."""
     row = await db.fetchrow(
         statements("successions")["begin"],
         item.old_pool, item.old_id, item.old_app, item.new_id, list(item.pools), item.key_hash, item.within_s,
     )  # fmt: skip
-    return bool(row and row["begun"])
+    return str(row["outcome"]) if row else "over"
 
 
 async def settle(db: Database, *, limit: int, old_id: UUID | None = None) -> int:

@@ -7,10 +7,13 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+import orjson
 import pytest
 
+from broker.cli.demo import POOLS, DemoApp, identity
 from tests.cli.test_commands import run
 from tests.contract.service import (
     LIMIT_S,
@@ -18,6 +21,7 @@ from tests.contract.service import (
     eventually,
     memory,
     phone,
+    rows,
     up,
     wait_until,
 )
@@ -84,6 +88,57 @@ async def test_a_second_start_keeps_keys_and_bindings(folder: Path) -> None:
             assert (await client.call(a, created["x"]))["connected_to"] == b
             assert (await client.ask("DELETE", f"/v1/bindings/{created['id']}")).status == 200
             assert (await client.call(a, created["x"]))["connected_to"] is None
+
+
+async def test_an_app_of_each_mode(folder: Path) -> None:
+    """Each has its own key, secret and numbers, one owner, and the emulator knows it in its mode."""
+    with up(folder) as service:
+        apps = {app["name"]: app for app in service.ready["apps"]}
+        assert list(apps) == ["demo-axb", "demo-ax", "demo-axe", "demo-axyb", "demo-x"]
+        assert {name: app["mode"] for name, app in apps.items()} == {name: name[5:] for name in apps}
+        assert apps["demo-axb"]["api_key"] == service.ready["api_key"]
+        for secret in ("app_key", "app_secret", "api_key"):
+            assert len({app[secret] for app in apps.values()}) == 5
+        stored = await rows(service, "SELECT name, mode, app_key, owner, extension_digits FROM app ORDER BY id")
+        assert [(row["name"], row["mode"], row["app_key"]) for row in stored] == [
+            (app["name"], app["mode"], app["app_key"]) for app in apps.values()
+        ]
+        assert {row["owner"] for row in stored} == {"demo"}
+        routed = await rows(
+            service, "SELECT DISTINCT a.mode, p.routing FROM pool AS p JOIN app AS a ON a.id = p.app_id"
+        )
+        assert {(row["mode"], row["routing"]) for row in routed} == {
+            *((app["mode"], "pair") for app in apps.values()), ("x", "one"),
+        }  # fmt: skip
+        async with client_of(service) as client:
+            for app in apps.values():
+                assert (await client.ask("GET", "/v1/pools", key=app["api_key"])).body["items"]
+                url = f"{service.ready['emulator_admin']}/emulator/apps/{app['app_key']}"
+                digits = {"extension_digits": 4} if app["mode"] == "axe" else {}
+                same = {"secret": app["app_secret"], "mode": app["mode"], "rate": 0, **digits}
+                assert (await client.ask("PUT", url, same, key=None)).status == 200
+                other = same | {"mode": "axe" if app["mode"] != "axe" else "ax"}
+                assert (await client.ask("PUT", url, other, key=None)).status == 409, "it has numbers in its mode"
+
+
+def test_keys_of_a_time_with_one_app_are_kept(tmp_path: Path) -> None:
+    """A folder whose keys.json knows one app gets the others' secrets beside it, once."""
+    first = DemoApp.new()
+    old = {"data_keys": "1:a2V5", "index_key": "a2V5", **asdict(first)}
+    (tmp_path / "keys.json").write_bytes(orjson.dumps(old))
+    made = identity(tmp_path)
+    assert (made.data_keys, made.index_key, made.apps["axb"]) == (old["data_keys"], old["index_key"], first)
+    assert set(made.apps) == set(POOLS)
+    kept = orjson.loads((tmp_path / "keys.json").read_bytes())
+    assert {name: kept[name] for name in old} == old
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
+    assert identity(tmp_path) == made
+
+
+def test_demonstration_numbers_are_all_different() -> None:
+    """No two pools share a number."""
+    numbers = [number for pools in POOLS.values() for pool in pools for number in pool.numbers()]
+    assert len(numbers) == len(set(numbers))
 
 
 def test_the_ready_line(folder: Path) -> None:

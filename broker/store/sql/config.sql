@@ -36,6 +36,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, secret_sealed = excluded.secret_sealed
 RETURNING id;
 
+-- name: own_app
+UPDATE app SET owner = $2 WHERE id = $1 AND owner IS NULL;
+
 -- name: add_caller
 INSERT INTO caller (app_id, name) VALUES ($1, $2)
 ON CONFLICT (app_id, name) DO UPDATE SET name = excluded.name
@@ -49,6 +52,9 @@ ON CONFLICT (key_hash) DO NOTHING;
 INSERT INTO pool (app_id, name, area_code) VALUES ($1, $2, $3)
 ON CONFLICT (app_id, name) DO UPDATE SET name = excluded.name
 RETURNING id;
+
+-- name: route_pool
+UPDATE pool SET routing = $2 WHERE id = $1 AND routing <> $2;
 
 -- name: add_number
 INSERT INTO x_number (pool_id, x_id, number)

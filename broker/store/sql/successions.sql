@@ -1,7 +1,7 @@
 -- Bindings that go on as others in a sibling app.
 
 -- name: begin
-SELECT begin_succession($1, $2, $3, $4, $5, $6, make_interval(secs => $7)) AS begun;
+SELECT begin_succession($1, $2, $3, $4, $5, $6, make_interval(secs => $7)) AS outcome;
 
 -- name: settle
 SELECT settle_successions($1, $2) AS settled;
