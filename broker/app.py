@@ -31,6 +31,7 @@ from broker.flows.succession import Successions
 from broker.metrics import Metrics
 from broker.platform.huawei.access import driver_of
 from broker.platform.huawei.http import HttpOptions
+from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
@@ -178,6 +179,8 @@ class Worker:
         return bool(anew) and ((change.a is not None and "a" in anew) or (change.renewal and app.recreate))
 
     def _platform(self, app: App) -> Platform:
+        if app.mode == "x":
+            return Measured(LocalPlatform(), self._metrics, self._in_flight)
         driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
         return Measured(driver, self._metrics, self._in_flight)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -50,12 +50,13 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who calls with an API key, and what it may."""
+    """Who calls with an API key, and what it may. ``hint`` is the key's end, for people."""
 
     app: App
     caller_id: int
     caller: str
     scopes: frozenset[str]
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """One consistent snapshot of the configuration."""
+    """One consistent snapshot of the configuration. ``places`` says of each X number its pool and its place there."""
 
     version: int
     apps: Mapping[int, App]
@@ -83,7 +84,12 @@ class Registry:
     pools: Mapping[int, Pool]
     app_pools: Mapping[int, tuple[Pool, ...]]
     named_pools: Mapping[tuple[int, str], Pool]
-    our_numbers: frozenset[str]
+    places: Mapping[str, tuple[int, int]]
+
+    @property
+    def our_numbers(self) -> Collection[str]:
+        """All X numbers."""
+        return self.places.keys()
 
     def key(self, presented: str) -> Key | None:
         """Return whose key this is. Keys are random, so a plain hash look-up tells an attacker nothing by its time."""
@@ -114,7 +120,9 @@ async def load(db: Database, vault: Vault) -> Registry:
         tones.setdefault(row["app_id"], {})[row["name"]] = row["state"]
     apps = {row["id"]: _app(row, vault, tones.get(row["id"], {})) for row in await db.fetch(sql["apps"])}
     keys = {
-        row["key_hash"]: Key(apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]))
+        row["key_hash"]: Key(
+            apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]), row["hint"]
+        )
         for row in await db.fetch(sql["keys"])
         if row["app_id"] in apps
     }
@@ -144,7 +152,13 @@ async def load(db: Database, vault: Vault) -> Registry:
         pools=pools,
         app_pools={app_id: tuple(found) for app_id, found in app_pools.items()},
         named_pools={(pool.app.id, pool.name): pool for pool in pools.values()},
-        our_numbers=frozenset(number for listed in numbers.values() for number in listed if number),
+        places={
+            number: (pool_id, x_id)
+            for pool_id, listed in numbers.items()
+            if pool_id in pools
+            for x_id, number in enumerate(listed)
+            if number
+        },
     )
 
 

@@ -13,7 +13,7 @@ SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secr
 FROM app ORDER BY id;
 
 -- name: keys
-SELECT k.key_hash, k.scopes, c.id AS caller_id, c.name AS caller, c.app_id
+SELECT k.key_hash, k.scopes, k.hint, c.id AS caller_id, c.name AS caller, c.app_id
 FROM api_key AS k JOIN caller AS c ON c.id = k.caller_id
 WHERE k.revoked_at IS NULL;
 
