@@ -104,5 +104,4 @@ _OTHER = {
     "party_limit": 409,
     "not_modifiable": 409,
     "extension_taken": 409,
-    "foreign_app": 404,
 }

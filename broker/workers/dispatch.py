@@ -135,21 +135,9 @@ class Dispatcher:
 
     async def _carry_out(self, call: PlatformCall) -> None:
         try:
-            match call.op:
-                case "bind" if not call.x:
-                    unbind = await self.picker.carry_out(call)
-                    if unbind is not None:
-                        self.start(unbind)
-                case "bind":
-                    await self._bind(call)
-                case "unbind":
-                    await self._unbind(call)
-                case "modify":
-                    unbind = await self._modifier.carry_out(call)
-                    if unbind is not None:
-                        self.start(unbind)
-                case other:  # pragma: no cover - the table admits no other
-                    log.error("call_unknown_op", op=other)
+            unbind = await self._story(call)
+            if unbind is not None:
+                self.start(unbind)
         except LaneShut as shut:
             log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id), reason=shut.reason)
         except NotOurs:
@@ -159,6 +147,21 @@ class Dispatcher:
             log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id))
         except Exception:
             log.exception("call_broken", op=call.op, line=str(call.line_id))
+
+    async def _story(self, call: PlatformCall) -> PlatformCall | None:
+        """Carry it out by its operation; return the unbind that is to be sent next, if any."""
+        match call.op:
+            case "bind" if not call.x:
+                return await self.picker.carry_out(call)
+            case "bind":
+                await self._bind(call)
+            case "unbind":
+                await self._unbind(call)
+            case "modify":
+                return await self._modifier.carry_out(call)
+            case other:  # pragma: no cover - the table admits no other
+                log.error("call_unknown_op", op=other)
+        return None
 
     async def _bind(self, call: PlatformCall) -> None:
         backoff = self._timing.first_backoff_s

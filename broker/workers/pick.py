@@ -180,7 +180,13 @@ class Picker:
                     await self._sender.extend(call)
                 case verdict if verdict in _OPERATORS:
                     await self._sender.back_off(call, answer, self._timing.operator_backoff_s)
-                case Verdict.UNKNOWN | Verdict.NOT_SENT | Verdict.FLOW_CONTROL | Verdict.CLOCK_SKEW | Verdict.SOURCE_BLOCKED:
+                case (
+                    Verdict.UNKNOWN
+                    | Verdict.NOT_SENT
+                    | Verdict.FLOW_CONTROL
+                    | Verdict.CLOCK_SKEW
+                    | Verdict.SOURCE_BLOCKED
+                ):
                     backoff = await self._sender.back_off(call, answer, backoff)
                 case _:
                     return None  # nobody is there, or it is a number that the platform does not let us have

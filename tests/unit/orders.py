@@ -54,7 +54,7 @@ def registry_of(app: App) -> Registry:
         pools={pool.id: pool for pool in pools},
         app_pools={1: pools},
         named_pools={(1, pool.name): pool for pool in pools},
-        our_numbers=frozenset({X}),
+        places={X: (1, 0)},
     )
 
 

@@ -49,7 +49,11 @@ class FakeAxyb(Plain):
     def put(self, request: BindLine) -> PlatformLine:
         """Give A the next number."""
         made = PlatformLine(
-            f"ax-{len(self.sent)}-{len(self.numbers)}", self.numbers.popleft(), request.a, token=request.token, ttl_s=request.ttl_s
+            f"ax-{len(self.sent)}-{len(self.numbers)}",
+            self.numbers.popleft(),
+            request.a,
+            token=request.token,
+            ttl_s=request.ttl_s,
         )
         self.bound[made.subscription_id] = made
         return made
@@ -167,9 +171,7 @@ async def bind_a(
 
 def unpicked(one: Instance) -> Unpicked:
     """The instance's claims."""
-    return Unpicked(
-        one.db, one.vault, lease_s=one.timing.lease_s, boottime=boottime, abandoned=one.allocator.abandoned
-    )
+    return Unpicked(one.db, one.vault, lease_s=one.timing.lease_s, boottime=boottime, abandoned=one.allocator.abandoned)
 
 
 def order_of(one: Instance, a: str, *, ttl_s: int = 3600, options: CallOptions = DEFAULT) -> BindOrder:

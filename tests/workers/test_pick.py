@@ -8,7 +8,7 @@ from broker.errors import Conflict
 from broker.flows.calls import Active, Failed
 from broker.platform.protocol import Answer, BindLine, Verdict
 from tests.emulator.support import Emulated
-from tests.workers.axyb import GONE, LOST, X1, X2, X3, FakeAxyb, axyb, bind_a, unpicked, order_of
+from tests.workers.axyb import GONE, LOST, X1, X2, X3, FakeAxyb, axyb, bind_a, order_of, unpicked
 from tests.workers.rig import Instance, eventually, forget_lease
 
 A, A2 = "+8613900000001", "+8613900000002"
