@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.support import KEY, A, B, C, D, Emulated, Json, Reply, as_query, emulator
+from tests.emulator.support import KEY, A, B, C, D, Emulated, Json, Reply, as_query, emulator, signed
 
 PATH = "/rest/omp/xyrelationnumber/v1.0"
 N1, N2, N3, N4, N5, N6 = (f"+861700000020{n}" for n in range(1, 7))
@@ -163,6 +163,40 @@ async def test_a_y_serves_many_but_no_ax_twice(xy: Xy) -> None:
     assert await xy.emu.call(A, y) == (b, x, 0)
     assert await xy.emu.call(D, y) == (C, x2, 0)
     assert x1 != x2
+
+
+async def test_the_city_of_a_y(tmp_path: Path) -> None:
+    """Without a wish a Y is of X's city, else of anywhere; with one it is there or, relaxed, elsewhere."""
+    async with platform(tmp_path, N1, f"{N2}@0755", f"{N3}@010", f"{N4}@020", f"{N5}@021") as xy:
+        subscription_id, _ = await xy.owned()
+        assert await xy.y_of(subscription_id, B) in {N1, N2}
+        assert await xy.y_of(subscription_id, C, areaCode="010") == N3
+        assert (await xy.yb(subscription_id, D, areaCode="010")).outcome == (403, "1012008")
+        assert await xy.y_of(subscription_id, D, areaCode="0755", areaMatchMode="1") == N4
+        assert await xy.y_of(subscription_id, LANDLINE) == N5
+
+
+async def test_a_y_is_shared_before_another_number_becomes_one(xy: Xy) -> None:
+    """Relations of ten A need one Y; an X that is free is no Y, and a Y is never an X."""
+    await xy.emu.numbers(*(f"+86170000003{n:02d}" for n in range(12)))
+    owned = [await xy.owned(f"+86139000010{n:02d}") for n in range(10)]
+    assert len({await xy.y_of(subscription_id) for subscription_id, _ in owned}) == 1
+    assert [(await xy.ax(a)).code for a in (A, B)] == ["0", "1012008"]
+
+
+async def test_another_apps_ax_is_unknown(xy: Xy) -> None:
+    """Neither its id nor its X means anything to another app."""
+    subscription_id, x = await xy.owned()
+    await xy.emu.app("app-two", "secret-two", mode="axyb")
+    for method, query in (
+        ("GET", {"subscriptionId": subscription_id}),
+        ("GET", {"relationNum": x}),
+        ("DELETE", {"subscriptionId": subscription_id}),
+    ):
+        headers = signed(key="app-two", secret="secret-two")
+        keyed = as_query({"app_key": "app-two", **query})
+        assert (await xy.emu.send(method, path=PATH, query=keyed, headers=headers)).outcome == (403, "1016001")
+    assert len(await xy.emu.bindings()) == 1
 
 
 async def test_a_y_holds_so_many_relations(tmp_path: Path) -> None:
@@ -354,7 +388,7 @@ async def test_a_number_taken_away_takes_its_bindings(xy: Xy) -> None:
     await xy.emu.numbers(x1, x2, third)
     assert {item["subscription_id"] for item in await xy.emu.bindings()} == {first, second}
     y3 = await xy.y_of(first)
-    await xy.emu.numbers(x2)
+    assert (await xy.emu.numbers(x2)).http == 200
     assert y3 != x2
     assert {item["subscription_id"] for item in await xy.emu.bindings()} == {second}
 

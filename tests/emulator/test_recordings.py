@@ -85,7 +85,8 @@ async def test_a_call_cut_at_its_longest_duration_is_recorded(emu: Emulated) -> 
     await emu.call(A, X1)
     await emu.advance(7_200)
     (recording,) = await recordings(emu)
-    assert recording["ended_at"] < recording["until"]
+    lasted = datetime.fromisoformat(recording["ended_at"]) - datetime.fromisoformat(recording["started_at"])
+    assert lasted == timedelta(minutes=1)
     (call,) = (await emu.ask("GET", "calls")).body["items"]
     assert (call["recording"], call["ended_at"]) == (recording["record_object_name"], recording["ended_at"])
 
@@ -158,3 +159,13 @@ async def test_so_many_recordings_are_kept(tmp_path: Path) -> None:
             ids.append((await emu.ask("POST", "calls", {"from": A, "to": X1})).body["session_id"])
             await emu.advance(60)
         assert [recording["session_id"] for recording in await recordings(emu)] == ids[1:]
+
+
+async def test_a_call_that_makes_room_is_recorded(tmp_path: Path) -> None:
+    """The call that a further one hangs up leaves its recording."""
+    async with emulator(tmp_path, keep_calls=1) as emu:
+        await emu.bound(recordFlag="true")
+        first = (await emu.ask("POST", "calls", {"from": A, "to": X1})).body["session_id"]
+        await emu.advance(60)
+        await emu.call(B, X1)
+        assert [recording["session_id"] for recording in await recordings(emu)] == [first]

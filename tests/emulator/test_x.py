@@ -37,7 +37,13 @@ class Customer:
         if self.held is not None:
             await self.held.wait()
         body = self.reply if isinstance(self.reply, bytes) else orjson.dumps(self.reply)
-        return web.Response(body=body, status=self.status, content_type="application/json")
+        elsewhere = {"Location": f"{self.url}/moved"}
+        return web.Response(body=body, status=self.status, headers=elsewhere, content_type="application/json")
+
+    async def moved(self, request: web.Request) -> web.Response:
+        """Connect whoever was led here."""
+        del request
+        return web.json_response({"operation": "connect", "connectInfo": {"calleeNum": C}})
 
     def connect(self, **info: Any) -> None:
         """Connect from now on, with ``connectInfo`` as the object of the table."""
@@ -49,7 +55,7 @@ async def customer() -> AsyncIterator[Customer]:
     """A server of the app on a port of its own."""
     served = Customer()
     app = web.Application()
-    app.add_routes([web.post("/status", served.answer)])
+    app.add_routes([web.post("/status", served.answer), web.post("/status/moved", served.moved)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -149,9 +155,9 @@ async def test_a_wrong_reply_ends_the_call(emu: Emulated, customer: Customer, re
     assert await calls(emu) == []
 
 
-@pytest.mark.parametrize("status", [201, 204, 302, 401, 500])
+@pytest.mark.parametrize("status", [201, 204, 302, 307, 401, 500])
 async def test_only_a_200_is_a_reply(emu: Emulated, customer: Customer, status: int) -> None:
-    """Another status is no reply, whatever it carries, and the question is not asked again."""
+    """Another status is no reply, whatever it carries or wherever it leads; the question is not asked again."""
     customer.connect(calleeNum=B)
     customer.status = status
     assert await emu.call(A, X1) == (None, None, 8014)
