@@ -14,6 +14,7 @@ from tests.contract.service import (
     Client,
     Service,
     eventually,
+    rows,
     settled_config,
 )
 
@@ -49,6 +50,33 @@ async def test_every_route_wants_an_operators_key(operate: Operator) -> None:
         assert missing.headers["WWW-Authenticate"] == "Bearer"
         (await operate.ask(route.method, path, key=operate.client.service.key)).problem(403, "forbidden")
     (await operate.client.ask("GET", "/v1/operator/apps", key=operate.key)).problem(404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("mode", "theirs", "ok"), [("ax", "ax", True), ("axe", "axe", True), ("ax", "axe", False), ("axb", "ax", False)]
+)
+async def test_an_app_is_checked_in_its_mode(
+    operate: Operator, client: Client, mode: str, theirs: str, *, ok: bool
+) -> None:
+    """The question is one of the app's own mode; the platform refuses one of another."""
+    key = f"{mode}-as-{theirs}"
+    await client.emulator("PUT", f"apps/{key}", {"secret": "theirs", "mode": theirs, "rate": 0, "burst": None})
+    await make_app(operate, mode, key, client.service.ready["emulator"])
+    told = (await operate.ask("POST", f"apps/{key}:check")).body
+    assert (told["ok"], told["verdict"]) == (ok, "not_found" if ok else "configuration")
+
+
+async def test_an_app_of_mode_x_has_nothing_to_check(operate: Operator) -> None:
+    """The platform keeps no bindings for it, and is not asked."""
+    await make_app(operate, "x", "is-x", "http://127.0.0.1:1")
+    (await operate.ask("POST", "apps/is-x:check")).problem(409, "conflict")
+
+
+async def make_app(operate: Operator, mode: str, name: str, base_url: str) -> None:
+    """Create an app of any mode, its name for a key."""
+    new = {"name": name, "app_key": name, "secret": "theirs", "base_url": base_url}
+    assert (await operate.ask("POST", "apps", new)).status == 201
+    await rows(operate.client.service, "UPDATE app SET mode = $1 WHERE name = $2 RETURNING id", mode, name)
 
 
 async def test_an_app_over_http_from_nothing_to_its_first_binding(operate: Operator, client: Client) -> None:

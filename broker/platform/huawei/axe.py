@@ -12,7 +12,7 @@ from broker.platform.huawei.app import HuaweiApp
 from broker.platform.huawei.codes import Operation
 from broker.platform.huawei.reading import Fields, read_count, read_text
 from broker.platform.huawei.writing import changed, filled, flag, given, one_binding
-from broker.platform.protocol import Answer, BindLine, ModifyLine, Permit, PlatformLine
+from broker.platform.protocol import Answer, BindLine, ModifyLine, Permit, PlatformLine, Verdict
 
 PATH: Final = "/rest/caas/extendnumber/v1.0"
 LONGEST_S: Final = 2_592_000
@@ -27,6 +27,10 @@ _CALLBACK_S: Final = 86_400
 _UNASKED: Final[Fields] = {"recordFlag": "false"}
 
 
+class Inexpressible(ValueError):
+    """A modification has no words for this; a line that is bound anew can have it."""
+
+
 class HuaweiAxe(HuaweiApp):
     """Implements ``Platform`` for an application of mode AXE. A lifetime is in whole minutes, up to ``LONGEST_S``."""
 
@@ -37,8 +41,11 @@ class HuaweiAxe(HuaweiApp):
         return reading.made(read_line(reading.fields, x=request.x, extension=request.extension))
 
     async def modify(self, request: ModifyLine, *, permit: Permit, timeout_s: float) -> Answer:
-        """Change that one binding, but for its A (contract 4.3)."""
-        body = modify_body(request)
+        """Change that one binding, but for its A (contract 4.3); ``BAD_REQUEST``, unsent, what it cannot express."""
+        try:
+            body = modify_body(request)
+        except Inexpressible as why:
+            return Answer(Verdict.BAD_REQUEST, detail=str(why))
         reading = await self._ask(Operation.MODIFY, lambda: self._writer.put(PATH, body), permit, timeout_s)
         return reading.answer()
 
@@ -137,13 +144,13 @@ def _changed_callback(number: str | None, was: CallOptions, wanted: CallOptions)
     if number:
         return {"callbackNum": number}
     if tone is None and (number == "" or was.callback_tone is not None):
-        raise ValueError("a callback cannot be taken away, only replaced")
+        raise Inexpressible("a callback cannot be taken away, only replaced")
     return {"callbackTone": tone if tone != was.callback_tone or number == "" else None}
 
 
 def _changed_hint_tone(was: CallOptions, wanted: CallOptions) -> dict[str, str | None]:
     if wanted.hint_tone is None and was.hint_tone is not None and wanted.recording:
-        raise ValueError("the hint tone of recorded calls cannot be taken away, only replaced")
+        raise Inexpressible("the hint tone of recorded calls cannot be taken away, only replaced")
     return {"recordHintTone": wanted.hint_tone if wanted.hint_tone != was.hint_tone else None}
 
 
