@@ -76,6 +76,9 @@ CREATE FUNCTION lay_out_numbers() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+  -- What a change of the settings would not see yet is laid out by the settings that it has made.
+  PERFORM FROM pool AS p JOIN app AS a ON a.id = p.app_id
+  WHERE p.id IN (SELECT n.pool_id FROM added AS n) ORDER BY p.id FOR SHARE;
   PERFORM lay_out_places(n.pool_id, n.x) FROM (SELECT a.pool_id, array_agg(a.x_id) AS x FROM added AS a GROUP BY a.pool_id) AS n;
   RETURN NULL;
 END
@@ -88,6 +91,7 @@ CREATE FUNCTION lay_out_pool() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+  PERFORM FROM app AS a WHERE a.id = NEW.app_id FOR SHARE;
   PERFORM lay_out_places(NEW.id, NULL);
   RETURN NULL;
 END

@@ -24,6 +24,7 @@ from broker.flows.operate.fields import (
     NewTone,
     NumberFilter,
     Numbers,
+    PoolChange,
     Question,
     Rejection,
     Staged,
@@ -148,6 +149,11 @@ async def list_pools(desk: Desk, asked: Asked) -> object:
 async def create_pool(desk: Desk, asked: Asked) -> object:
     """A new pool."""
     return await pools.create(desk, asked.path["app"], read(NewPool, asked.body))
+
+
+async def change_pool(desk: Desk, asked: Asked) -> object:
+    """A pool with other settings."""
+    return await pools.change(desk, asked.path["app"], asked.path["pool"], read(PoolChange, asked.body))
 
 
 async def close_pool(desk: Desk, asked: Asked) -> object:

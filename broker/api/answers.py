@@ -181,6 +181,20 @@ class Batch(BaseModel):
     items: list[BatchItem]
 
 
+class PlacesOfPool(BaseModel):
+    """What there is to give out where one party has a whole X, or an extension of one."""
+
+    per_x: Annotated[int, Field(description="Places on each X: 1, or its extensions that are given out.")]
+    per_x_unsafe: Annotated[
+        int | None,
+        Field(description="How many it would be were they not typo-safe; null: they are not."),
+    ]
+    in_use: Annotated[int, Field(description="Places that are or may be given out now.")]
+    held: Annotated[int, Field(description="Places with a line.")]
+    resting: Annotated[int, Field(description="Places that only their last A may have back yet.")]
+    free: Annotated[int, Field(description="Places that anybody may have.")]
+
+
 class Pool(BaseModel):
     """How full a pool is; figures are at most 10 s old."""
 
@@ -202,6 +216,10 @@ class Pool(BaseModel):
         Field(description="Binds that found nothing here, by main reason, since the answering process began."),
     ]
     as_of: Annotated[Time, Field(description="When live, resting, x_in_use and x_needed were counted.")]
+    places: Annotated[
+        PlacesOfPool | None,
+        Field(description="Only where an X, or an extension, goes to one party."),
+    ] = None
 
 
 class Stopped(BaseModel):

@@ -8,8 +8,10 @@ from aiohttp import web
 
 from broker.api.context import Heard, Reply, Services
 from broker.api.reply import pack
+from broker.domain.extension import codes
 from broker.errors import NotFound
 from broker.store.listing import Figures
+from broker.store.places import PlaceCounts
 from broker.store.registry import Pool
 
 
@@ -34,7 +36,7 @@ def _shape(pool: Pool, figures: Figures, services: Services) -> dict[str, Any]:
     """``x_needed`` is X*: with fewer numbers no choice whatever could hold what is live and resting now."""
     cap = pool.app.cap
     open_numbers = pool.open_mask.bit_count() if pool.open else 0
-    return {
+    shape = {
         "name": pool.name,
         "area_code": pool.area_code,
         "state": "open" if pool.open else "closed",
@@ -48,4 +50,26 @@ def _shape(pool: Pool, figures: Figures, services: Services) -> dict[str, Any]:
         "x_needed": max(figures.most_barred, -(-figures.live // cap)),
         "refusals": services.allocator.refusals(pool.id),
         "as_of": figures.as_of,
+    }
+    return shape | _places(pool, figures.places) if pool.codes else shape
+
+
+def _places(pool: Pool, counts: PlaceCounts) -> dict[str, Any]:
+    """What differs where each X has places, and the places themselves."""
+    app, per_x = pool.app, len(pool.codes)
+    unsafe = len(codes(app.extension_digits, app.extensions_per_x, typo_safe=False)) if pool.typo_safe else None
+    taken = counts.held + counts.resting
+    return {
+        "cap": per_x,
+        "resting": counts.resting,
+        "headroom": counts.free if pool.open else 0,
+        "x_needed": -(-taken // per_x),
+        "places": {
+            "per_x": per_x,
+            "per_x_unsafe": unsafe,
+            "in_use": counts.in_use,
+            "held": counts.held,
+            "resting": counts.resting,
+            "free": counts.free,
+        },
     }

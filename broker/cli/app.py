@@ -12,7 +12,7 @@ from broker.cli.desk import ABSENT, confirm, number_or_none, tell, with_json, wi
 _LIST = ("name", "mode", "state", "base_url", "rate", "burst", "default_ttl_s", "quarantine_s", "cap", "policy")
 _SECRET_CHARS = 4096
 _NUMBERS: tuple[tuple[str, type[int | float]], ...] = (("rate", float), ("heat", int))
-_WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script")
+_WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script", "owner")
 
 
 @click.group()
@@ -64,6 +64,14 @@ def _profile(command: Any) -> Any:
             ),
             click.option("--sms/--no-sms", default=None, help="Whether binds may ask for short messages."),
             click.option("--extension-digits", type=int, help="Digits of an extension, 1 to 4, as at the platform."),
+            click.option("--extensions-per-x", type=int, help="Most extensions of one X that are given out; mode axe."),
+            click.option("--owner", help="Bindings may move between apps of one owner; 'none' takes it away."),
+            click.option(
+                "--recreate/--no-recreate",
+                default=None,
+                help="Whether lines are renewed by binding them anew; mode axe.",
+            ),
+            click.option("--retention-days", type=int, help="How long it is kept who was behind which X."),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),
@@ -122,6 +130,7 @@ def show(name: str, state_dir: str | None, as_json: bool) -> None:
 @app.command()
 @click.argument("name")
 @click.option("--app-key", required=True, help="The platform's APP_Key.")
+@click.option("--mode", help="axb (as a rule), ax, axe, axyb or x: as the platform opened the app.")
 @click.option("--auth-scheme", help="aksk (the platform's usual one) or wsse.")
 @_profile
 @with_state_dir

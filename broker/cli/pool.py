@@ -8,7 +8,7 @@ import click
 
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
-_LIST = ("name", "area_code", "state", "numbers", "open_numbers", "created_at")
+_LIST = ("name", "area_code", "state", "numbers", "open_numbers", "places", "held", "resting", "free", "created_at")
 
 
 @click.group()
@@ -18,8 +18,23 @@ def pool() -> None:
     \b
     Examples:
       broker pool create north --area-code 010 --app food
+      broker pool set north --typo-safe --app food
       broker pool close north --app food --yes
     """
+
+
+def _settings(command: Any) -> Any:
+    routing = click.option("--routing", help="Behind an X in mode x: pair, or one party. Fixed by the first number.")
+    safe = click.option(
+        "--typo-safe/--no-typo-safe",
+        default=None,
+        help="Give out only extensions of which no slip of a finger makes another one; mode axe.",
+    )
+    return routing(safe(command))
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @pool.command("list")
@@ -39,17 +54,41 @@ def list_pools(app: str | None, state_dir: str | None, as_json: bool) -> None:
 @pool.command("create")
 @click.argument("name")
 @click.option("--area-code", required=True, help="City code in domestic form, as 0755.")
+@_settings
 @with_app
 @with_state_dir
 @with_json
-def create_pool(name: str, area_code: str, app: str | None, state_dir: str | None, as_json: bool) -> None:
+def create_pool(
+    name: str, area_code: str, app: str | None, state_dir: str | None, as_json: bool, **fields: Any
+) -> None:
     """Create a pool."""
     from broker.flows.operate import pools
     from broker.flows.operate.fields import NewPool, read
 
     async def job(desk: Any) -> Any:
-        new = read(NewPool, {"name": name, "area_code": area_code})
+        new = read(NewPool, {"name": name, "area_code": area_code, **_given(fields)})
         return await pools.create(desk, await the_app(desk, app), new)
+
+    tell(work(state_dir, job), as_json=as_json)
+
+
+@pool.command("set")
+@click.argument("name")
+@_settings
+@with_app
+@with_state_dir
+@with_json
+def set_pool(name: str, app: str | None, state_dir: str | None, as_json: bool, **fields: Any) -> None:
+    """Change what is given and leave the rest. What is bound stays bound."""
+    from broker.flows.operate import pools
+    from broker.flows.operate.fields import PoolChange, read
+
+    given = _given(fields)
+    if not given:
+        raise click.UsageError("Nothing to change: give an option.")
+
+    async def job(desk: Any) -> Any:
+        return await pools.change(desk, await the_app(desk, app), name, read(PoolChange, given))
 
     tell(work(state_dir, job), as_json=as_json)
 

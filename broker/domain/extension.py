@@ -11,30 +11,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-#: Most digits of an extension.
-MOST_DIGITS: Final = 4
 _STEPS: Final = (
     "0317598642", "7092154863", "4206871359", "1750983426", "6123045978",
     "3674209581", "5869720134", "8945362017", "9438617205", "2581436790",
 )  # fmt: skip
 _END: Final = 1
-
-
-class ExtensionError(ValueError):
-    """The text is no extension; says why in words for the user."""
-
-
-def parse(text: str, digits: int) -> int:
-    """Return the extension written as ``text``.
-
-    Raises:
-        ExtensionError: it has not ``digits`` digits, or only zeros.
-    """
-    if len(text) != digits or not (text.isascii() and text.isdigit()):
-        raise ExtensionError(f"an extension of this app has {digits} {'digit' if digits == 1 else 'digits'}")
-    if not int(text):
-        raise ExtensionError("an extension is never all zeros")
-    return int(text)
 
 
 def text_of(extension: int, digits: int) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
+from broker.store import places
 from broker.store.database import Database
+from broker.store.places import PlaceCounts
 from broker.store.statements import statements
 
 #: Bindings that a walk without an index looks at, over all pools of the app.
@@ -83,19 +85,26 @@ async def live_of_orders(
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How full a pool is; ``most_barred`` is the number of X that the busiest party may not get now."""
+    """How full a pool is; ``most_barred`` is the number of X that the busiest party may not get now.
+
+    ``places`` are all 0 where X numbers go to pairs.
+    """
 
     live: int
     x_in_use: int
     resting: int
     most_barred: int
     as_of: datetime
+    places: PlaceCounts = field(default_factory=PlaceCounts)
 
 
 async def figures(db: Database, pools: Sequence[int]) -> dict[int, Figures]:
-    """Count; reads all seats and slots of the pools."""
+    """Count; reads all seats, slots and places of the pools."""
     rows = await db.fetch(statements("listing")["figures"], list(pools))
+    counted = await places.counts(db, pools)
     return {
-        row["pool_id"]: Figures(row["live"], row["x_in_use"], row["resting"], row["most_barred"], row["as_of"])
+        row["pool_id"]: Figures(
+            row["live"], row["x_in_use"], row["resting"], row["most_barred"], row["as_of"], counted[row["pool_id"]]
+        )
         for row in rows
     }

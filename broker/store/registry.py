@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from broker.domain.choice import Policy
+from broker.domain.extension import codes
+from broker.domain.modes import MODES, Allocation
 from broker.store.crypto import SealBroken, Vault
 from broker.store.database import Database
 from broker.store.statements import statements
@@ -72,6 +74,15 @@ class Pool:
     open_mask: int
     routing: str = "pair"
     typo_safe: bool = False
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The extensions of each X that are given out; 0 = the whole X; none where X numbers go to pairs."""
+        mode = MODES[self.app.mode]
+        if "extension" in mode.binds:
+            return codes(self.app.extension_digits, self.app.extensions_per_x, typo_safe=self.typo_safe)
+        whole = mode.allocation is Allocation.PLACE or ("routing" in mode.binds and self.routing == "one")
+        return (0,) if whole else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from broker.domain import extension
-from broker.domain.extension import ExtensionError, codes, is_safe, parse, text_of
+from broker.domain.extension import codes, is_safe, text_of
 
 
 def _slips(code: str) -> set[str]:
@@ -48,13 +47,5 @@ def test_codes_that_are_given_out(digits: int) -> None:
 
 @pytest.mark.parametrize("digits", [1, 2, 3, 4])
 def test_what_is_written_is_read(digits: int) -> None:
-    """Text and number of every extension belong together."""
-    assert all(parse(text_of(code, digits), digits) == code for code in range(1, 10**digits))
-
-
-@pytest.mark.parametrize("text", ["", "1", "123", "00", "1a", "-1", " 1", "\uff11\uff12", "+1"])
-def test_what_is_no_extension_is_refused(text: str) -> None:
-    """Another number of digits, anything that is no digit, and zeros only are no extension of two digits."""
-    with pytest.raises(ExtensionError, match="extension"):
-        parse(text, 2)
-    assert extension.MOST_DIGITS == 4
+    """Every extension is written with the app's number of digits."""
+    assert all((len(text_of(code, digits)), int(text_of(code, digits))) == (digits, code) for code in range(10**digits))

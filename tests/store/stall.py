@@ -126,3 +126,11 @@ async def open_stall(
     await db.fetch(_NUMBERS, pool, numbers)
     caller = (await db.fetch(_CALLER, app))[0]["id"]
     return Stall(db, app, caller, (pool,), mode)
+
+
+async def open_second_pool(stall: Stall) -> int:
+    """One more pool of the same app, with as many numbers."""
+    query = "INSERT INTO pool (app_id, name, area_code) VALUES ($1, 'annex', '010') RETURNING id"
+    pool = (await stall.db.fetch(query, stall.app_id))[0]["id"]
+    await stall.db.fetch(_NUMBERS, pool, 4)
+    return int(pool)

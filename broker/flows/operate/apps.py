@@ -16,6 +16,8 @@ from broker.store.calls import take_slots
 from broker.store.statements import statements
 
 _CHECK_S = 5.0
+#: New settings of extensions may lay out hundreds of thousands of places.
+_LONG_S = 60.0
 _LONGEST_TURN_S = 10.0
 #: Asked about when the app has no number yet: nobody's, so that "not found" is the answer of a platform that knows us.
 _NOBODY = "+8600000000000"
@@ -71,6 +73,7 @@ async def change(desk: Desk, name: str, wanted: AppChange) -> Shown:
     Raises:
         NotFound: there is no such app.
         Invalid: the default lifetime would be over the maximum.
+        Conflict: extensions are held, so that their number of digits stays.
     """
     given = wanted.model_dump(exclude_unset=True)
     secret = given.pop("secret", None)
@@ -159,8 +162,12 @@ async def _set_state(desk: Desk, name: str, state: str, reason: str | None) -> S
 
 async def _stored(desk: Desk, statement: str, *given: object) -> asyncpg.Record | None:
     try:
-        return await desk.db.fetchrow(statements("operate")[statement], *given)
+        return await desk.db.fetchrow(statements("operate")[statement], *given, timeout_s=_LONG_S)
     except asyncpg.CheckViolationError:
         # The one rule over two fields; each by itself was checked before.
         wrong = FieldError("/default_ttl_s", "must not be over the app's max_ttl_s")
         raise Invalid("Some fields are wrong; see errors.", errors=(wrong,)) from None
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "BB003":
+            raise Conflict("Extensions of this app are held: the number of their digits stays.") from None
+        raise

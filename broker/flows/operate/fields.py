@@ -103,6 +103,8 @@ Quarantine = Annotated[int, Field(ge=1, le=31_536_000)]
 Cap = Annotated[int, Field(ge=1, le=5000)]
 Policy = Literal["pack", "sticky", "avoid_sticky", "spread"]
 Digits = Annotated[int, Field(ge=1, le=4)]
+PerX = Annotated[int, Field(ge=1, le=9999)]
+Days = Annotated[int, Field(ge=1, le=3650)]
 Heat = Annotated[int, Field(ge=1, le=100_000)]
 Note = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)]
 Script = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_lines)]
@@ -136,6 +138,10 @@ class Profile(Given):
     recording: bool = True
     sms: bool = True
     extension_digits: Digits = 4
+    extensions_per_x: PerX = 200
+    owner: Note | None = None
+    recreate: bool = False
+    retention_days: Days = 90
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
@@ -148,7 +154,7 @@ class NewApp(Profile):
     """An app to be created. ``rate`` is platform calls a second, ``heat`` calls an hour on one X."""
 
     name: Name
-    mode: Literal["axb"] = "axb"
+    mode: Literal["axb", "ax", "axe", "axyb", "x"] = "axb"
     app_key: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
     secret: Secret = Field(repr=False)
     base_url: Address
@@ -199,8 +205,15 @@ class NewKey(Given):
     scopes: Annotated[list[Scope], Field(min_length=1)] = ["bind", "read"]
 
 
-class NewPool(Given):
-    """A pool to be created."""
+class PoolChange(Given):
+    """What to change of a pool: what is not given stays as it is."""
+
+    routing: Literal["pair", "one"] = "pair"
+    typo_safe: bool = False
+
+
+class NewPool(PoolChange):
+    """A pool to be created. ``routing`` matters in mode X only, ``typo_safe`` in mode AXE only."""
 
     name: Name
     area_code: Area

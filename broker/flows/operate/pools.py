@@ -1,12 +1,14 @@
-"""Pools: create, list, close, open."""
+"""Pools: create, list, change, close, open."""
 
 from __future__ import annotations
 
 from broker.errors import Conflict, NotFound
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
-from broker.flows.operate.fields import NewPool
+from broker.flows.operate.fields import NewPool, PoolChange
 from broker.log import scrubbed
 from broker.store.statements import statements
+
+_LONG_S = 60.0
 
 
 async def every(desk: Desk, app: str) -> list[Shown]:
@@ -22,9 +24,35 @@ async def create(desk: Desk, app: str, new: NewPool) -> Shown:
         Conflict: the app has a pool of this name.
     """
     owner = await app_id(desk, app)
-    if await desk.db.fetchrow(statements("operate")["add_pool"], owner, new.name, new.area_code) is None:
+    made = await desk.db.fetchrow(
+        statements("operate")["add_pool"], owner, new.name, new.area_code, new.routing, new.typo_safe
+    )
+    if made is None:
         raise Conflict(f"The app has a pool '{new.name}' already.")
     return await _show(desk, owner, new.name)
+
+
+async def change(desk: Desk, app: str, pool: str, wanted: PoolChange) -> Shown:
+    """Change what is given and leave the rest; what is bound stays bound.
+
+    Raises:
+        NotFound: there is no such app or pool.
+        Conflict: the pool has numbers, and with them a routing.
+    """
+    owner = await app_id(desk, app)
+    given = wanted.model_dump(exclude_unset=True)
+    changed = await desk.db.fetchrow(
+        statements("operate")["change_pool"],
+        owner,
+        pool,
+        given.get("routing"),
+        given.get("typo_safe"),
+        timeout_s=_LONG_S,
+    )
+    found = await _show(desk, owner, pool)
+    if changed is None:
+        raise Conflict(f"The pool '{pool}' has, or had, numbers: its routing stays. Make another pool.")
+    return found
 
 
 async def close(desk: Desk, app: str, pool: str) -> Shown:

@@ -2,7 +2,7 @@
 
 -- name: apps
 SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat,
-       recording, sms, extension_digits, event_url, cdr_url, sms_url, channel, industry, call_script,
+       recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_url, cdr_url, sms_url, channel, industry, call_script,
        CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
          AS second_secret,
        state, state_reason, created_at
@@ -17,11 +17,11 @@ FROM app WHERE name = $1;
 
 -- name: add_app
 INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, default_ttl_s, max_ttl_s,
-                 quarantine_s, cap, policy, heat, recording, sms, extension_digits, event_url, cdr_url, sms_url, channel,
-                 industry, call_script)
+                 quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate,
+                 retention_days, event_url, cdr_url, sms_url, channel, industry, call_script)
 SELECT r.name, r.mode, r.app_key, r.auth_scheme, $2, r.base_url, r.rate, r.burst, r.default_ttl_s, r.max_ttl_s,
-       r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.event_url, r.cdr_url, r.sms_url,
-       r.channel, r.industry, r.call_script
+       r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.extensions_per_x, r.owner,
+       r.recreate, r.retention_days, r.event_url, r.cdr_url, r.sms_url, r.channel, r.industry, r.call_script
 FROM jsonb_populate_record(NULL::app, $1::text::jsonb) AS r
 ON CONFLICT DO NOTHING
 RETURNING id;
@@ -30,9 +30,9 @@ RETURNING id;
 -- What the document does not name keeps its value; null is a value.
 UPDATE app AS a SET
   (base_url, rate, burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits,
-   event_url, cdr_url, sms_url, channel, industry, call_script) = (
+   extensions_per_x, owner, recreate, retention_days, event_url, cdr_url, sms_url, channel, industry, call_script) = (
     SELECT r.base_url, r.rate, r.burst, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording,
-           r.sms, r.extension_digits, r.event_url, r.cdr_url, r.sms_url, r.channel, r.industry, r.call_script
+           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_url, r.cdr_url, r.sms_url, r.channel, r.industry, r.call_script
     FROM jsonb_populate_record(a, $2::text::jsonb) AS r),
   secret_sealed = coalesce($3, a.secret_sealed)
 WHERE a.name = $1
@@ -101,17 +101,36 @@ SELECT c.name AS caller, k.scopes FROM api_key AS k JOIN caller AS c ON c.id = k
 WHERE k.key_hash = $1 AND k.revoked_at IS NULL;
 
 -- name: pools
-SELECT p.name, p.area_code, p.state, p.created_at, count(x.number) AS numbers,
-       count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers
-FROM pool AS p LEFT JOIN x_number AS x ON x.pool_id = p.id AND x.state <> 'moved'
-WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2)
-GROUP BY p.id ORDER BY p.name;
+-- Of a pool of pairs there are no places. places_per_x is what its settings leave of places_per_x_unsafe.
+WITH found AS MATERIALIZED (
+  SELECT p.id, p.name, p.area_code, p.state, p.routing, p.typo_safe, p.created_at, count(x.number) AS numbers,
+         count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers, cardinality(places_of_pool(p.id)) AS per_x,
+         least(a.extensions_per_x, (10 ^ a.extension_digits)::integer - 1) AS unsafe
+  FROM pool AS p JOIN app AS a ON a.id = p.app_id LEFT JOIN x_number AS x ON x.pool_id = p.id AND x.state <> 'moved'
+  WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2)
+  GROUP BY p.id, a.id
+)
+SELECT f.name, f.area_code, f.state, f.routing, f.typo_safe, f.created_at, f.numbers, f.open_numbers,
+       nullif(f.per_x, 0) AS places_per_x, CASE WHEN f.typo_safe AND f.per_x > 0 THEN f.unsafe END AS places_per_x_unsafe,
+       c.held + c.resting + c.free AS places, c.held, c.resting, c.free
+FROM found AS f
+LEFT JOIN LATERAL (SELECT n.held, n.resting, n.free FROM count_places(ARRAY[f.id]) AS n WHERE f.per_x > 0) AS c ON true
+ORDER BY f.name;
 
 -- name: pool_ids
 SELECT id, name, area_code FROM pool WHERE app_id = $1;
 
 -- name: add_pool
-INSERT INTO pool (app_id, name, area_code) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
+INSERT INTO pool (app_id, name, area_code, routing, typo_safe) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: change_pool
+-- Who is behind an X would change under the feet of those who are: the routing is fixed once there are numbers.
+UPDATE pool AS p SET routing = coalesce($3, p.routing), typo_safe = coalesce($4, p.typo_safe)
+WHERE p.app_id = $1 AND p.name = $2
+  AND (coalesce($3, p.routing) = p.routing OR NOT EXISTS (SELECT FROM x_number AS x WHERE x.pool_id = p.id))
+RETURNING p.id;
 
 -- name: set_pool_state
 UPDATE pool SET state = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
@@ -130,7 +149,9 @@ resting AS (
   GROUP BY s.pool_id, s.x_id
 ),
 counted AS (
-  SELECT q.*, r.until,
+  SELECT q.*, greatest(r.until, (
+           SELECT max(h.until) FROM place AS h
+           WHERE q.state = 'draining' AND h.pool_id = q.pool_id AND h.x_id = q.x_id AND h.until NOT IN ('infinity', '-infinity'))) AS until,
          (SELECT count(*) FROM line AS l WHERE l.x_key = q.pool_id::bigint * 100000 + q.x_id AND l.seat IS NOT NULL)
            AS live_lines
   FROM picked AS q LEFT JOIN resting AS r ON r.pool_id = q.pool_id AND r.x_id = q.x_id AND q.state = 'draining'
@@ -213,7 +234,8 @@ SELECT x.pool_id, x.state, p.name AS pool,
        x.state_since <= statement_timestamp() - interval '10 seconds' AS settled,
        (SELECT count(*) FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL)
          AS live_lines,
-       EXISTS (SELECT FROM slot AS s WHERE s.pool_id = x.pool_id AND s.x_id = x.x_id AND s.until > broker_now()) AS rests
+       EXISTS (SELECT FROM slot AS s WHERE s.pool_id = x.pool_id AND s.x_id = x.x_id AND s.until > broker_now())
+         OR EXISTS (SELECT FROM place AS h WHERE h.pool_id = x.pool_id AND h.x_id = x.x_id AND h.until > broker_now()) AS rests
 FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
 WHERE p.app_id = $1 AND x.number = $2 AND x.state <> 'moved';
 
@@ -228,6 +250,8 @@ WITH due AS MATERIALIZED (
       SELECT FROM line AS l WHERE l.x_key = x.pool_id::bigint * 100000 + x.x_id AND l.seat IS NOT NULL)
     AND NOT EXISTS (
       SELECT FROM slot AS s WHERE s.pool_id = x.pool_id AND s.x_id = x.x_id AND s.until > broker_now())
+    AND NOT EXISTS (
+      SELECT FROM place AS h WHERE h.pool_id = x.pool_id AND h.x_id = x.x_id AND h.until > broker_now())
   FOR UPDATE OF x
 ),
 gone AS (
