@@ -42,4 +42,5 @@ AXE: Final = Mode(
     # Whole minutes, rounded up: the platform must not end it before we do.
     platform_ttl=lambda ttl_s: min(-(-ttl_s // 60) * 60, _LONGEST_S),
     rebinds=frozenset({"a"}),
+    keeps=frozenset({"callback", "recording.hint_tone"}),
 )
