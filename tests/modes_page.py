@@ -15,13 +15,23 @@ _ROOT: Final = Path(__file__).parents[1]
 FILE: Final = _ROOT / "docs" / "modes.md"
 _COVERAGE: Final = _ROOT / "docs" / "coverage.toml"
 
-_HEAD = """\
+_HEAD: Final = """\
 # Modes
 
-Made by `scripts/modes` from the table of modes (`broker/domain/modes/`) and `docs/coverage.toml`: change those, not this page.
+Made by `scripts/modes` from the table of modes (`broker/domain/modes/`) and `docs/coverage.toml`: change those instead.
 
-An app has one mode. The table of modes drives what a bind and a `PATCH` accept, the OpenAPI document and this page. What a
-mode does not know is a 422 `field_unknown_to_mode` that names the modes that do.
+An app has one mode. The table of modes drives what a bind and a `PATCH` accept, the OpenAPI document and this page.
+What a mode does not know is a 422 `field_unknown_to_mode` that names the modes that do.
+
+## Fields
+
+What each mode's bind knows, with its name on the platform's wire (● = it stays with us), and ↻ where a `PATCH` knows it.
+"""
+_COVERED: Final = """\
+## Coverage
+
+Every interface and field of the contract's sections 2 to 5 and 9: our name for it and the tests that cover it, or why it
+is not offered. Tests are under `tests/`.
 """
 _ALLOCATIONS: Final = {
     Allocation.PAIR: "we choose an X that neither A nor B is behind or rests on",
@@ -50,22 +60,16 @@ def coverage() -> dict[str, Interface]:
 
 def page() -> str:
     """Return the text of the page."""
-    parts = [_HEAD, _matrix(), *map(_mode, MODES.values()), _covered()]
-    return "\n".join(parts)
+    covered = (line for section, told in coverage().items() for line in _interface(section, told))
+    return "\n".join([_HEAD, *_matrix(), *map(_mode, MODES.values()), _COVERED, *covered])
 
 
-def _matrix() -> str:
-    names = list(dict.fromkeys(name for mode in MODES.values() for name in mode.binds))
-    rows = [
-        "## Fields",
-        "",
-        "What each mode's bind knows, with its name on the platform's wire (● = it stays with us), and ↻ where a `PATCH` knows it.",
-        "",
-        "| field | " + " | ".join(MODES) + " |",
-        "|---|" + "---|" * len(MODES),
-        *(f"| `{name}` | " + " | ".join(_cell(mode, name) for mode in MODES.values()) + " |" for name in names),
-    ]
-    return "\n".join(rows) + "\n"
+def _matrix() -> Iterator[str]:
+    yield "| field | " + " | ".join(MODES) + " |"
+    yield "|---|" + "---|" * len(MODES)
+    for name in dict.fromkeys(name for mode in MODES.values() for name in mode.binds):
+        yield f"| `{name}` | " + " | ".join(_cell(mode, name) for mode in MODES.values()) + " |"
+    yield ""
 
 
 def _cell(mode: Mode, name: str) -> str:
@@ -77,55 +81,29 @@ def _cell(mode: Mode, name: str) -> str:
 
 
 def _mode(mode: Mode) -> str:
-    longest = f"{mode.longest_ttl_s:,} s"
     told = [
         f"X: {_ALLOCATIONS[mode.allocation]}.",
-        f"`ttl_s`: 60 s to {longest}" + (", or 0: no expiry." if mode.endless else "; there is none without an end."),
+        f"`ttl_s`: 60 s to {mode.longest_ttl_s:,} s" + (", or 0: no expiry." if mode.endless else "."),
         f"One A has at most {mode.x_per_party} X at a time (409 `party_limit`)." if mode.x_per_party else "",
         "A may have a temporary callee: `PUT /v1/bindings/{id}/callee`." if mode.has_callee else "",
         *(f"`{name}` is not offered: {why}." for name, why in mode.refuses.items()),
-        *(
-            f"`{name}` is changed by binding the same X anew; `gap_ms` tells how long that took."
-            for name in mode.rebinds
-        ),
-        *(f"`{name}` can be replaced, and not taken away, while the binding lives." for name in sorted(mode.keeps)),
+        *(f"`{name}` is changed by binding the same X anew; `gap_ms` tells how long it took." for name in mode.rebinds),
+        *(f"`{name}` can be replaced, and not taken away." for name in sorted(mode.keeps)),
     ]
+    points = (f"- {line}" for line in told if line)
     example = json.dumps(mode.example)
-    lines = [
-        f"## {mode.name}: {mode.title}",
-        "",
-        *(f"- {line}" for line in told if line),
-        "",
-        "```json",
-        example,
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _covered() -> str:
-    return "\n".join(
-        [
-            "## Coverage",
-            "",
-            "Every interface and field of the contract's sections 2 to 5 and 9: our name for it and the tests that cover it, or why"
-            " it is not offered.",
-            "",
-            *(line for section, told in coverage().items() for line in _interface(section, told)),
-        ]
-    )
+    return "\n".join([f"## {mode.name}: {mode.title}", "", *points, "", "```json", example, "```", ""])
 
 
 def _interface(section: str, told: Interface) -> Iterator[str]:
-    yield from (f"### {section} {told.title}", "", f"`{told.wire}` — {told.api}", "")
+    yield from (f"### {section} {told.title}", "", f"`{told.wire}`: {told.api}", "")
     yield from (f"- {_test(test)}" for test in told.tests)
     yield ""
     if told.fields or told.not_offered:
         yield from ("| on the wire | here | tests beside those |", "|---|---|---|")
-        for name, ours in told.fields.items():
-            yield f"| `{name}` | {ours} | {', '.join(map(_test, told.tests_of.get(name, [])))} |"
-        for name, why in told.not_offered.items():
-            yield f"| `{name}` | not offered: {why} | {', '.join(map(_test, told.tests_of.get(name, [])))} |"
+        shown = [*told.fields.items(), *((name, f"not offered: {why}") for name, why in told.not_offered.items())]
+        for name, here in shown:
+            yield f"| `{name}` | {here} | {', '.join(map(_test, told.tests_of.get(name, [])))} |"
         yield ""
 
 

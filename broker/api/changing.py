@@ -13,7 +13,7 @@ from broker.api.bindings import read, seen
 from broker.api.capability import change_errors
 from broker.api.checks import callback_errors, options_errors, party_errors, ttl_errors
 from broker.api.context import Heard, Reply, Services
-from broker.api.patching import called_back, patched
+from broker.api.patching import called_back, check_kept, patched
 from broker.api.reply import pack, problem_body
 from broker.api.shape import etag, shape
 from broker.domain.change import LineChange
@@ -89,6 +89,7 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
         errors.extend(ttl_errors(asked.ttl_s, app))
     if errors:
         raise Invalid("Some fields are wrong; see errors.", errors=tuple(errors))
+    check_kept(MODES[app.mode], binding, callback, options)
     line = LineChange(
         a=asked.a if asked.a != binding.a else None,
         b=asked.b if asked.b != binding.b else None,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.api import parse
+from broker.domain.modes import Mode
 from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
+from broker.errors import Conflict
+from broker.store.bindings import Binding
 
 
 def patched(now: CallOptions, asked: parse.ChangeRequest) -> CallOptions:
@@ -40,6 +43,22 @@ def called_back(now: PhoneNumber | None, asked: parse.ChangeRequest) -> PhoneNum
     if wanted is None or "number" in wanted.model_fields_set or wanted.tone is not None:
         return wanted.number if wanted is not None else None
     return now
+
+
+def check_kept(mode: Mode, binding: Binding, callback: PhoneNumber | None, options: CallOptions) -> None:
+    """Refuse to take away what the mode can only replace.
+
+    Raises:
+        Conflict: it would be.
+    """
+    was = binding.options
+    lost = {
+        "callback": (binding.callback or was.callback_tone) and not (callback or options.callback_tone),
+        "recording.hint_tone": was.hint_tone and options.recording and not options.hint_tone,
+    }
+    for name in sorted(mode.keeps):
+        if lost[name]:
+            raise Conflict(f"{name} of a bound line can be replaced, and not taken away.", code="not_modifiable")
 
 
 def _recording(asked: parse.RecordingPatch | None, now: CallOptions) -> CallOptions:
