@@ -25,13 +25,13 @@ What a mode does not know is a 422 `field_unknown_to_mode` that names the modes 
 
 ## Fields
 
-What each mode's bind knows, with its name on the platform's wire (● = it stays with us), and ↻ where a `PATCH` knows it.
+What each mode's bind knows, with its name on the platform's wire (● = it stays with us), ↻ where a `PATCH` knows it.
 """
 _COVERED: Final = """\
 ## Coverage
 
-Every interface and field of the contract's sections 2 to 5 and 9: our name for it and the tests that cover it, or why it
-is not offered. Tests are under `tests/`.
+Every interface and field of the contract's sections 2 to 5 and 9: our name for it and the tests that cover it, or why
+it is not offered. Tests are under `tests/`.
 """
 _ALLOCATIONS: Final = {
     Allocation.PAIR: "we choose an X that neither A nor B is behind or rests on",

@@ -54,9 +54,9 @@ class Mode:
     ``platform_ttl(ttl_s)`` the lifetime that the platform is told (0 = never expires); where it is shorter than the
     binding's, the line is renewed, and where it is longer we end it ourselves. ``x_per_party``: most X that one A may
     have at a time. ``hint_tone_fixed``: a bound line's tone for recorded calls cannot be changed. ``rebinds``: changes
-    that the platform takes only as an unbind and a bind of the same X. ``keeps``: what can be replaced, but has no empty
-    form on the wire that would take it away. ``has_callee``: A who dials X reaches whom the order system has set for a
-    while.
+    that the platform takes only as an unbind and a bind of the same X. ``keeps``: what can be replaced, but has no
+    empty form on the wire that would take it away. ``has_callee``: A who dials X reaches whom the order system has set
+    for a while.
     """
 
     name: str
