@@ -103,16 +103,15 @@ COMMENT ON FUNCTION settle_successions(integer, uuid) IS
 -- Reading the address of a recording concerns no binding that we could name.
 ALTER TABLE audit
   ALTER COLUMN pool_id DROP NOT NULL,
-  ALTER COLUMN binding_id DROP NOT NULL,
   ADD COLUMN app_id integer,
-  DROP CONSTRAINT IF EXISTS audit_subject,
   ADD COLUMN subject text CHECK (length(subject) BETWEEN 1 AND 300),
+  DROP CONSTRAINT audit_subject,
+  ADD CONSTRAINT audit_subject CHECK (
+    (pool_id IS NOT NULL AND (binding_id IS NOT NULL OR line_id IS NOT NULL)) OR (app_id IS NOT NULL AND subject IS NOT NULL)),
   DROP CONSTRAINT audit_what_check,
   ADD CONSTRAINT audit_what_check CHECK (what IN ('reveal', 'release', 'recording'));
 COMMENT ON TABLE audit IS 'What people and order systems looked at or did by hand: one row each, never with a phone number.';
-COMMENT ON COLUMN audit.who IS 'Account and machine, as root@host; or app and caller, as demo-axb/demo.';
 COMMENT ON COLUMN audit.what IS 'reveal: saw the real numbers; release: released it by hand; recording: was given the address of a recording.';
-COMMENT ON COLUMN audit.pool_id IS 'Pool of the binding; null where it is about none.';
-COMMENT ON COLUMN audit.binding_id IS 'The binding; null where it is about none.';
-COMMENT ON COLUMN audit.app_id IS 'The app, where no binding tells.';
-COMMENT ON COLUMN audit.subject IS 'What was looked at, where it is no binding: digest of a recording''s place and name, which may hold phone numbers.';
+COMMENT ON COLUMN audit.pool_id IS 'Pool of the binding; null where it is about a recording.';
+COMMENT ON COLUMN audit.app_id IS 'The app, where no pool tells.';
+COMMENT ON COLUMN audit.subject IS 'The recording: SHA-256 of its domain, a slash and its name, which may hold phone numbers.';

@@ -72,7 +72,8 @@ class Asking:
         _check(answer)
         # Names of recordings may hold the numbers of those who spoke.
         subject = hashlib.sha256(f"{domain}/{file_name}".encode()).hexdigest()
-        await self._db.fetch(statements("asking")["audit"], f"{key.app.name}/{key.caller}", key.app.id, subject)
+        who = f"{key.app.name}/{key.caller} …{key.hint}"
+        await self._db.fetch(statements("asking")["audit"], who, key.app.id, subject)
         return answer.location
 
     async def _ask(self, key: Key, send: Send, deadline: float) -> Answer:

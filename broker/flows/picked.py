@@ -133,7 +133,7 @@ class Unpicked:
             app_id=order.app.id,
             caller_id=order.caller_id,
             line_id=line_id,
-            binding_id=new_id(),
+            binding_id=order.binding_id or new_id(),
             a_key=order.a_key,
             a_sealed=self._vault.seal("line", "a", pool.id, line_id, order.a.reveal()),
             direction=order.direction,

@@ -144,7 +144,7 @@ class Placer:
             self._release_later(ReleaseAsk(allocated.pool.id, allocated.binding_id, order.app.id))
 
     async def _in_some_pool(self, order: BindOrder, deadline: float, gone: Callable[[], bool]) -> Allocated:
-        line_id, binding_id = new_id(), new_id()
+        line_id, binding_id = new_id(), order.binding_id or new_id()
         taken: list[Pool] = []
         for tried in order.pools:
             pool = self._registry().pools.get(tried.id, tried)

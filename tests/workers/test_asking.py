@@ -50,7 +50,7 @@ class _Talking(FakeAxb):
 @asynccontextmanager
 async def _at(dsn: str, emu: Emulated, fake: FakeAxb) -> AsyncIterator[tuple[Asking, Key, Instance]]:
     async with instance(dsn, emu, platform=lambda _: fake) as one:
-        yield Asking(one.db, one.sender, one.dispatcher), Key(one.app, 1, "orders", frozenset({"reveal"})), one
+        yield Asking(one.db, one.sender, one.dispatcher), Key(one.app, 1, "orders", frozenset({"reveal"}), "abcd"), one
 
 
 async def test_a_call_is_stopped(seeded: str, emu: Emulated) -> None:
@@ -137,7 +137,7 @@ async def test_a_recording_is_written_down_before_it_is_shown(seeded: str, emu: 
         assert found == ADDRESS
         assert fake.asked == ["ostor/+8613900000001.wav"]
         (row,) = await one.rows("SELECT * FROM audit")
-        assert (row["who"], row["what"], row["app_id"]) == ("test/orders", "recording", one.app.id)
+        assert (row["who"], row["what"], row["app_id"]) == ("test/orders …abcd", "recording", one.app.id)
         assert (row["pool_id"], row["binding_id"]) == (None, None)
         assert "13900000001" not in row["subject"]
         assert len(row["subject"]) == 64
