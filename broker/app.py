@@ -27,6 +27,7 @@ from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
 from broker.flows.place import Placer
 from broker.flows.pool_figures import PoolFigures
+from broker.flows.reach import Books
 from broker.flows.succession import Successions
 from broker.metrics import Metrics
 from broker.platform.huawei.access import driver_of
@@ -35,7 +36,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, idempotency, listing, registry
+from broker.store import bindings, calls, idempotency, listing, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -52,6 +53,7 @@ from broker.workers.service import Periodic
 log = structlog.get_logger()
 
 _SWEEP_SLICE = 500
+_HISTORY_AHEAD_DAYS = 3
 
 
 class Worker:
@@ -225,6 +227,7 @@ class Worker:
             successions=self._successions,
             asking=self._asking,
             pool_figures=PoolFigures(partial(listing.figures, db)),
+            reach=Books(db, self._vault),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
 
@@ -238,6 +241,7 @@ class Worker:
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
+            Periodic("history", 60.0, self._tend_history),
             Periodic("metrics", 1.0, self._measures.look),
         ]
 
@@ -290,6 +294,12 @@ class Worker:
         for queue in self._allocator.abandoned:
             await release_abandoned(self._db, queue)
         return False
+
+    async def _tend_history(self) -> bool:
+        step = await reach.tend(self._db, ahead_days=_HISTORY_AHEAD_DAYS, limit=_SWEEP_SLICE)
+        if step is not None:
+            log.info("history_tended", step=step)
+        return step is not None
 
     async def _sweep_idempotency(self) -> bool:
         return await idempotency.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE

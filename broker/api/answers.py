@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from broker.domain.reach import Why
+
 _MASKED = r"^[+][0-9*]+$"
 Masked = Annotated[str, Field(pattern=_MASKED, description="The phone with all but its ends masked.")]
 Time = Annotated[datetime, WithJsonSchema({"type": "string", "format": "date-time", "pattern": "Z$"})]
@@ -240,6 +242,23 @@ class Pools(BaseModel):
     """The pools of the app, by name."""
 
     items: list[Pool]
+
+
+class Reach(BaseModel):
+    """Whom somebody reaches who dials an X, or why nobody."""
+
+    reached: Annotated[bool | None, Field(description="Null: only the platform knows, or it is not kept; see why.")]
+    why: Annotated[Why, Field(description="Stable.")]
+    detail: Annotated[str, Field(description="The same for people.")]
+    x: str
+    caller: Masked
+    digits: str | None
+    at: Time | None
+    role: Annotated[Literal["a", "b", "callee"] | None, Field(description="Who is reached; callee: the temporary one.")]
+    party: Annotated[
+        str | None, Field(pattern=_MASKED, description="Whom; masked, unless the request asked to reveal it.")
+    ]
+    bindings: Annotated[list[str], Field(description="The bindings by which it is so.")]
 
 
 class Health(BaseModel):

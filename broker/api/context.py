@@ -14,6 +14,7 @@ from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
 from broker.flows.pool_figures import PoolFigures
+from broker.flows.reach import Books
 from broker.flows.succession import Successions
 from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault
@@ -49,6 +50,7 @@ class Services:
     live_of_orders: Callable[[int, Sequence[str], int], Awaitable[list[tuple[int, int, UUID]]]]
     find: Callable[[Wanted], Awaitable[Page]]
     pool_figures: PoolFigures
+    reach: Books
     changer: Changer
     successions: Successions
     asking: Asking

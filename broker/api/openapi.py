@@ -102,6 +102,29 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
         "description": "`recordDomain` of the call detail record.",
     },
+    "x_dialled": {
+        "name": "x",
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[+][0-9]{3,30}$"},
+        "description": "The number that is dialled.",
+    },
+    "caller": {
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[+][1-9][0-9]{6,14}$"},
+        "description": "Who dials it.",
+    },
+    "digits": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,4}$"},
+        "description": "The extension that is dialled then; mode axe.",
+    },
+    "at": {
+        "in": "query",
+        "schema": {"type": "string", "format": "date-time"},
+        "description": "At this moment, which has passed; absent = now.",
+    },
     "verbose": {
         "in": "query",
         "schema": {"type": "string"},

@@ -379,6 +379,43 @@ POOL = Operation(
     problems=(404,),
 )
 
+_REACHED: dict[str, Any] = {
+    "reached": True,
+    "why": "bound",
+    "detail": "is bound",
+    "x": "+8617075500012",
+    "caller": "+86*******0001",
+    "digits": None,
+    "at": None,
+    "role": "b",
+    "party": "+86*******0002",
+    "bindings": ["bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d5"],
+}
+REACH = Operation(
+    id="queryReach",
+    tag="bindings",
+    summary="Who is reached when somebody dials an X",
+    description=(
+        "Now, or `at` a moment before, as far as the app's history is kept. `reached` is null where only the platform"
+        " knows. With `reveal` and the scope `reveal` the party is shown in clear, and that is noted first; such an"
+        " answer is not kept for a repeated Idempotency-Key."
+    ),
+    request=parse.ReachRequest,
+    example={"x": "+8617075500012", "caller": "+8613900000001"},
+    parameters=("Idempotency-Key", "Request-Timeout"),
+    answers={200: Answer("Whom, or why nobody.", answers.Reach, _REPLAYED, _REACHED)},
+    problems=(404, 409),
+)
+REACH_NOW = Operation(
+    id="reach",
+    tag="bindings",
+    summary="The same, asked by GET",
+    description="Phones in URLs end up in the logs of proxies: prefer `POST /v1/reach:query`. Never in clear.",
+    parameters=("x_dialled", "caller", "digits", "at", "Request-Timeout"),
+    answers={200: Answer("Whom, or why nobody.", answers.Reach, (), _REACHED)},
+    problems=(404,),
+)
+
 LIVEZ = Operation(
     id="livez",
     tag="service",

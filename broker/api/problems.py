@@ -16,6 +16,7 @@ CODES: dict[str, str] = {
     "not_found": "There is nothing at this path.",
     "binding_not_found": "No such binding in your app.",
     "pool_not_found": "No such pool in your app.",
+    "number_not_found": "No such X number in your app.",
     "method_not_allowed": "See the Allow header.",
     "pool_exhausted": "No X of the allowed pools may be given to this pair now; reasons counts why. "
     "Try other areas, or later.",
@@ -90,6 +91,7 @@ _OTHER = {
     "malformed_json": 400,
     "binding_not_found": 404,
     "pool_not_found": 404,
+    "number_not_found": 404,
     "idempotency_in_progress": 409,
     "compressed_body": 415,
     "app_suspended": 503,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import batch, bindings, callee, calls, changing, listing, operations, pools, rebinding
+from broker.api import batch, bindings, callee, calls, changing, listing, operations, pools, reach, rebinding
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
@@ -38,6 +38,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/recordings:locate", "reveal", calls.locate, operations.LOCATE),
     Route("GET", "/v1/pools", "read", pools.show_all, operations.POOLS),
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
+    Route("POST", "/v1/reach:query", "read", reach.query, operations.REACH),
+    Route("GET", "/v1/reach", "read", reach.show, operations.REACH_NOW),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),
     Route("PATCH", "/v1/bindings/{id}", "bind", changing.change, operations.CHANGE),
     Route("PUT", "/v1/bindings/{id}/callee", "bind", callee.put, operations.CALLEE),

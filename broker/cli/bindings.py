@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
+from broker.cli.desk import confirm, tell, the_app, who, with_app, with_json, with_state_dir, with_yes, work
 
 _LIST = ("id", "state", "reason", "x", "a", "b", "pool", "order_id", "created_at", "expires_at")
 _STATES = click.Choice(["pending", "active", "releasing", "released", "failed"])
@@ -94,7 +94,7 @@ def show_binding(binding: str, reveal: bool, state_dir: str | None, as_json: boo
     from broker.flows.operate import bindings as flow
 
     async def job(desk: Any) -> Any:
-        return await flow.show(desk, binding, reveal_to=_who() if reveal else None)
+        return await flow.show(desk, binding, reveal_to=who() if reveal else None)
 
     shown = work(state_dir, job)
     if as_json:
@@ -124,19 +124,6 @@ def release_bindings(ids: tuple[str, ...], yes: bool, state_dir: str | None, as_
         click.echo("Waiting for the platform ...", err=True)
 
     async def job(desk: Any) -> Any:
-        return await flow.release(desk, list(dict.fromkeys(ids)), who=_who())
+        return await flow.release(desk, list(dict.fromkeys(ids)), who=who())
 
     tell(work(state_dir, job), as_json=as_json, columns=("id", "state", "reason"))
-
-
-def _who() -> str:
-    """Who sits here, as well as the system knows it."""
-    import getpass
-    import os
-    import platform
-
-    try:
-        account = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        account = f"uid {os.getuid()}"
-    return f"{account}@{platform.node()}"[:200]

@@ -131,6 +131,18 @@ def tell(answer: object, *, as_json: bool, columns: Sequence[str] = ()) -> None:
             click.echo(f"{name:<{width}}  {_cell(value)}" if sys.stdout.isatty() else f"{name}\t{_cell(value)}")
 
 
+def who() -> str:
+    """Return who sits here, as well as the system knows it."""
+    import getpass
+    import platform
+
+    try:
+        account = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        account = f"uid {os.getuid()}"
+    return f"{account}@{platform.node()}"[:200]
+
+
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     if not sys.stdout.isatty():
         click.echo("\t".join(columns))

@@ -14,6 +14,7 @@ from broker.cli.caller import caller, key
 from broker.cli.completion import completion
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
+from broker.cli.reach import reach
 from broker.cli.tones import tones
 
 
@@ -140,5 +141,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for command in (app, caller, key, pool, numbers, tones, bindings, completion):
+for command in (app, caller, key, pool, numbers, tones, bindings, reach, completion):
     main.add_command(command)

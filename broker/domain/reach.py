@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -53,6 +55,25 @@ UNKNOWN: Final = frozenset({Why.PENDING, Why.RELEASING, Why.LAST_CALLER, Why.CAL
 #: Cause of the hang-up as the platform would name it in mode X (contract 8.1); 8014 unless it has a better one.
 _NO_BINDING: Final = 8014
 _STATE_CODES: Final = {Why.DIRECTION: 8016, Why.NO_CALLEE: 8013}
+
+
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+
+
+def moment(text: str) -> datetime:
+    """Read a time of RFC 3339.
+
+    Raises:
+        ValueError: it is none; the message shows the right form.
+    """
+    try:
+        if _MOMENT.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a time with its zone, as 2026-11-22T12:00:00Z")
 
 
 def state_code(why: Why) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from broker.domain.reach import Behind, Reached, Why
+from broker.domain.ids import public_id
+from broker.domain.phone import PhoneNumber
+from broker.domain.reach import UNKNOWN, WORDS, Behind, Reached, Why
 from broker.errors import FieldError, Invalid
 from broker.flows.route import one_of
 from broker.store import reach
@@ -19,9 +22,42 @@ class Question:
     """``caller`` dials ``spot`` (and ``digits``), now or ``at`` a past moment."""
 
     spot: Spot
-    caller: str
+    caller: PhoneNumber
     digits: str | None = None
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the answer is found in."""
+
+    db: Database
+    vault: Vault
+
+
+async def tell(books: Books, question: Question, *, reveal_to: str | None = None) -> dict[str, Any]:
+    """Return the answer as it is shown. ``reveal_to``: who sees the number in clear; noted first.
+
+    Raises:
+        Invalid: as :func:`ask`.
+    """
+    spot = question.spot
+    found = await ask(books.db, books.vault, question)
+    reached, why = (found, found.why) if isinstance(found, Reached) else (None, found)
+    if reveal_to is not None and reached is not None:
+        await reach.audit(books.db, reveal_to, spot.pool_id, reached.line.line_id, reached.line.bindings)
+    return {
+        "reached": None if why in UNKNOWN else reached is not None,
+        "why": why.value,
+        "detail": WORDS[why],
+        "x": spot.x,
+        "caller": str(question.caller),
+        "digits": question.digits,
+        "at": question.at,
+        "role": reached.role if reached is not None else None,
+        "party": None if reached is None else str(reached.party) if reveal_to is None else reached.party.reveal(),
+        "bindings": [public_id(spot.pool_id, one) for one in reached.line.bindings] if reached is not None else [],
+    }
 
 
 async def ask(db: Database, vault: Vault, question: Question) -> Reached | Why:
@@ -56,7 +92,7 @@ async def _by_extension(db: Database, vault: Vault, question: Question) -> Reach
 
 
 async def _look(db: Database, vault: Vault, question: Question, by: By) -> Reached | Why:
-    spot, caller, at = question.spot, question.caller, question.at
+    spot, caller, at = question.spot, question.caller.reveal(), question.at
     extension = int(question.digits or 0) if by is By.PLACE else 0
     lines = await reach.behind(db, vault, spot, by, caller, extension=extension, at=at)
     if at is not None:

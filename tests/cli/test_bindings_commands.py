@@ -29,9 +29,9 @@ def ask(service: Service, *arguments: str, code: int = 0) -> Any:
 
 
 def from_stdin(service: Service, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `broker bindings …` as the end of a pipe."""
+    """Run a command as the end of a pipe."""
     return subprocess.run(
-        command("bindings", *arguments, "--state-dir", str(service.folder)), input=text, env=environment(),
+        command(*arguments, "--state-dir", str(service.folder)), input=text, env=environment(),
         cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ async def test_list_and_search_find_by_order_x_state_and_party(service: Service)
     found = ask(service, "search", b)
     assert ids(found) == [first["id"]]
     assert found["items"][0]["b"] == first["b"]
-    piped = from_stdin(service, f"{a}\n", "search", "-")
+    piped = from_stdin(service, f"{a}\n", "bindings", "search", "-")
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout.splitlines()[0].split("\t")[:2] == ["id", "state"]
     assert {line.split("\t")[0] for line in piped.stdout.splitlines()[1:]} == {first["id"], second["id"]}
@@ -139,3 +139,25 @@ def test_what_is_refused_is_said_in_a_sentence(service: Service) -> None:
     assert "party: must be E.164" in ask(service, "search", "13900000001", code=1)
     assert "--yes" in ask(service, "release", nothing, code=2)
     assert "--state" in ask(service, "list", "--state", "gone", code=2)
+
+
+async def test_reach_tells_who_is_reached(service: Service) -> None:
+    """Now and before, masked; with --reveal in clear, noted before; a phone may come from standard input."""
+    a, b = phone(), phone()
+    async with client_of(service) as client:
+        made = (await client.bind(a=a, b=b)).body
+    folder = ("--state-dir", str(service.folder))
+    ended = run("reach", made["x"], a, "--json", *folder)
+    assert ended.returncode == 0, ended.stderr
+    told = orjson.loads(ended.stdout)
+    assert (told["reached"], told["party"], told["bindings"]) == (True, made["b"], [made["id"]])
+    piped = from_stdin(service, f"{a}\n", "reach", made["x"], "-", "--at", "2001-01-01T00:00:00Z")
+    assert "why\tnot_kept" in piped.stdout, piped.stderr
+    assert a not in piped.stdout
+    revealed = orjson.loads(run("reach", made["x"], a, "--reveal", "--json", *folder).stdout)
+    assert revealed["party"] == b
+    ((who, line),) = await rows(service, "SELECT who, line_id FROM audit WHERE line_id IS NOT NULL")
+    assert "@" in who
+    assert line.hex == made["line"]
+    assert run("reach", "+8619999999999", a, *folder).returncode == 1
+    assert "caller: must be E.164" in run("reach", made["x"], "139", *folder).stderr

@@ -11,6 +11,7 @@ import pytest
 
 from broker.domain.ids import new_id
 from broker.domain.options import CallOptions
+from broker.domain.phone import PhoneNumber
 from broker.domain.reach import Reached, Why
 from broker.flows.reach import Question, ask
 from broker.flows.route import Connect, Refused, Router, spot_in
@@ -70,7 +71,7 @@ class Exchange:
         """Who is reached: role and number, or why nobody."""
         spot = spot_in(self.registry(), self.x(x_id))
         assert spot is not None
-        found = await ask(self.shop.db, VAULT, Question(spot, caller, digits, at))
+        found = await ask(self.shop.db, VAULT, Question(spot, PhoneNumber(caller), digits, at))
         return (found.role, found.party.reveal()) if isinstance(found, Reached) else found
 
     async def now(self) -> datetime:

@@ -9,6 +9,7 @@ from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPat
 from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones, UserData
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
 from broker.api.parse.listing import ListRequest, SearchRequest, list_query, query_of
+from broker.api.parse.reach import ReachQuery, ReachRequest, reach_query
 
 __all__ = [
     "Asked",
@@ -21,6 +22,8 @@ __all__ = [
     "HandOverRequest",
     "ListRequest",
     "Phone",
+    "ReachQuery",
+    "ReachRequest",
     "Recording",
     "RecordingPatch",
     "SearchRequest",
@@ -38,5 +41,6 @@ __all__ = [
     "list_query",
     "merged_metadata",
     "query_of",
+    "reach_query",
     "respond_async",
 ]

@@ -30,8 +30,8 @@ class SearchRequest(ListRequest):
     party: Phone | None = None
 
 
-def query_of(request: web.Request) -> dict[str, Any]:
-    """Return the parameters of the query string.
+def query_of(request: web.Request, *, plus: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return the parameters of the query string; the first blank of those in ``plus`` is the ``+`` that it was.
 
     Raises:
         Invalid: one is given more than once.
@@ -42,7 +42,8 @@ def query_of(request: web.Request) -> dict[str, Any]:
             raise Invalid(
                 "A parameter is wrong; see errors.", errors=(FieldError(pointer((name,)), "is given more than once"),)
             )
-        given[name] = request.query[name]
+        value = request.query[name]
+        given[name] = value.replace(" ", "+", 1) if name in plus else value
     return given
 
 
@@ -52,9 +53,7 @@ def list_query(request: web.Request) -> ListRequest:
     Raises:
         Invalid: with one error for every bad parameter.
     """
-    given = query_of(request)
-    if "x" in given and given["x"].startswith(" "):
-        given["x"] = "+" + given["x"][1:]
+    given = query_of(request, plus=frozenset({"x"}))
     if "limit" in given and given["limit"].isascii() and given["limit"].isdigit() and len(given["limit"]) <= 6:  # noqa: PLR2004 - more digits are refused as they are
         given["limit"] = int(given["limit"])
     return checked(ListRequest, given)

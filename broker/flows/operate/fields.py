@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from broker.domain import tone
-from broker.domain.phone import FORM, is_e164
+from broker.domain.phone import FORM, PhoneNumber, is_e164
+from broker.domain.reach import moment
 from broker.errors import FieldError, Invalid
 from broker.log import scrubbed
 
@@ -283,6 +285,21 @@ class BindingFilter(Given):
     state: Literal["pending", "active", "releasing", "released", "failed"] | None = None
     party: Annotated[str, AfterValidator(_party)] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 50
+
+
+def _phone(value: object) -> PhoneNumber:
+    if not isinstance(value, str):
+        raise ValueError(FORM)  # noqa: TRY004 - pydantic reports ValueError as a field error
+    return PhoneNumber(value)
+
+
+class ReachAsk(Given):
+    """Who dials what, and when."""
+
+    x: Number
+    caller: Annotated[PhoneNumber, PlainValidator(_phone)]
+    digits: Annotated[str, Field(pattern=r"^[0-9]{1,4}$")] | None = None
+    at: Annotated[datetime, PlainValidator(lambda value: moment(str(value)))] | None = None
 
 
 def read(model: type[M], given: object) -> M:
