@@ -25,6 +25,8 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
+from broker.flows.peers import Peers
+from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
 from broker.flows.pool_figures import PoolFigures
 from broker.flows.reach import Books
@@ -36,7 +38,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, idempotency, listing, reach, registry
+from broker.store import bindings, calls, idempotency, listing, peers, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -112,12 +114,14 @@ class Worker:
             size=settings.batch_size,
             in_flight=settings.batches_in_flight,
         )
-        self._allocator = Allocators(pairs, places, self.registry)
+        unpicked = Unpicked(self._db, self._vault, lease_s=settings.lease_s, boottime=boottime)
+        self._allocator = Allocators(pairs, places, unpicked, self.registry)
         sender = Sender(self._db, self.registry, self._platform, timing=timing, width=settings.platform_connections)
         self._dispatcher = Dispatcher(
             self._db,
             sender,
             self._allocator,
+            vault=self._vault,
             rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
             replaces=self._replaces,
         )
@@ -133,7 +137,7 @@ class Worker:
             registry=self.registry,
             in_flight=self._in_flight,
         )
-        self._services = self._make_services()
+        self._services = self._make_services(sender)
         self._periodic = self._make_periodic()
         for service in self._periodic:
             service.start()
@@ -186,7 +190,7 @@ class Worker:
         driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
         return Measured(driver, self._metrics, self._in_flight)
 
-    def _make_services(self) -> Services:
+    def _make_services(self, sender: Sender) -> Services:
         db, settings = self._db, self._settings
 
         async def show(keys: Sequence[tuple[int, UUID]]) -> list[Binding | None]:
@@ -226,6 +230,7 @@ class Worker:
             ),
             successions=self._successions,
             asking=self._asking,
+            peers=Peers(db, self._vault, self._dispatcher, sender, lease_s=settings.lease_s),
             pool_figures=PoolFigures(partial(listing.figures, db)),
             reach=Books(db, self._vault),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
@@ -288,7 +293,9 @@ class Worker:
             self._metrics.swept.labels(kind).inc(lines)
         if any(swept):
             log.info("lines_swept", **swept._asdict())
-        return sum(swept) >= _SWEEP_SLICE
+        gone = await peers.sweep(self._db, limit=_SWEEP_SLICE)
+        self._metrics.swept.labels("peers").inc(gone)
+        return max(sum(swept), gone) >= _SWEEP_SLICE
 
     async def _release_abandoned(self) -> bool:
         for queue in self._allocator.abandoned:

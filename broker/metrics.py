@@ -113,7 +113,10 @@ class Metrics:
         self.lane_pauses = _counter("lane_pauses", "Pauses that the platform asked for.", "app")
         self.settle_batches = _counter("settle_batches", "Statements that write outcomes.", "statement")
         self.settle_items = _counter("settle_items", "Outcomes in them.", "statement")
-        self.swept = _counter("swept_lines", "Bindings that expired or were withdrawn, lines renewed.", "kind")
+        self.swept = _counter(
+            "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
+        )
+        self.picked = _counter("picked_numbers", "Numbers that the platform picked, by whose they were.", "owner")
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")
         self.database_away = _counter("database_unavailable", "Statements that got no answer.")

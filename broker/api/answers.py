@@ -107,6 +107,33 @@ class Successor(Binding):
     warnings: Annotated[list[Warned], Field(description="What is not carried over.")]
 
 
+class Peer(BaseModel):
+    """A B and the number that A reaches it by."""
+
+    id: Annotated[str, Field(pattern="^per_[0-9a-v]{32}$", description="Opaque; sorts by time of creation.")]
+    binding: Annotated[str, Field(pattern="^bnd_[0-9a-v]{32}$")]
+    state: Annotated[
+        Literal["pending", "active", "releasing", "released", "failed"],
+        Field(description="pending until the platform confirms; released and failed are final."),
+    ]
+    reason: Annotated[str | None, Field(description="Why it ended or failed.")]
+    b: Masked
+    y: Annotated[str | None, Field(description="The number that A dials to reach B; null until confirmed.")]
+    ttl_s: Annotated[int, Field(description="Seconds from the confirmation; 0 = as long as the binding.")]
+    tone: Annotated[str | None, Field(description="Plays to A who dials Y.")]
+    made_by_platform: Annotated[bool, Field(description="B dialled X, and the platform gave it a Y by itself.")]
+    created_at: Time
+    expires_at: Time | None
+    ended_at: Time | None
+
+
+class Peers(BaseModel):
+    """The peers of a binding: those that live first, the newest first, at most 1,000."""
+
+    items: list[Peer]
+    complete: Annotated[bool, Field(description="The platform could be asked for those that it has made by itself.")]
+
+
 class FieldProblem(BaseModel):
     """One bad field."""
 

@@ -13,6 +13,7 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
+from broker.flows.peers import Peers
 from broker.flows.pool_figures import PoolFigures
 from broker.flows.reach import Books
 from broker.flows.succession import Successions
@@ -54,6 +55,7 @@ class Services:
     changer: Changer
     successions: Successions
     asking: Asking
+    peers: Peers
     limits: Limits
     draining: bool = False
 

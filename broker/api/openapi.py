@@ -135,6 +135,7 @@ _PARAMETERS: dict[str, Json] = {
 
 _PATH_SCHEMAS: dict[str, Json] = {
     "id": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
+    "peer_id": {"type": "string", "pattern": "^per_[0-9a-v]{32}$"},
     "order_id": {"type": "string", "minLength": 1, "maxLength": 128},
     "session_id": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[A-Za-z0-9@._+-]+$"},
     "file": {"type": "string", "pattern": "^[a-z.-]+$"},
@@ -207,6 +208,7 @@ def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
         "tags": [
             {"name": "bindings", "description": "What an order system does."},
             {"name": "calls", "description": "Calls while they last, and what was recorded of them."},
+            {"name": "peers", "description": "In mode axyb: a number for each B that deals with an A."},
             {"name": "pools", "description": "Where X numbers come from."},
             {"name": "service", "description": "For load balancers and readers; no key needed."},
         ],

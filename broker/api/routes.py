@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.api import batch, bindings, callee, calls, changing, listing, operations, pools, reach, rebinding
+from broker.api import (
+    batch,
+    bindings,
+    callee,
+    calls,
+    changing,
+    listing,
+    operations,
+    peer_operations,
+    peers,
+    pools,
+    reach,
+    rebinding,
+)
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
 
@@ -44,4 +57,8 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/v1/bindings/{id}", "bind", changing.change, operations.CHANGE),
     Route("PUT", "/v1/bindings/{id}/callee", "bind", callee.put, operations.CALLEE),
     Route("DELETE", "/v1/bindings/{id}", "bind", bindings.delete, operations.DELETE),
+    Route("POST", "/v1/bindings/{id}/peers", "bind", peers.create, peer_operations.CREATE),
+    Route("GET", "/v1/bindings/{id}/peers", "read", peers.show_all, peer_operations.LIST),
+    Route("GET", "/v1/bindings/{id}/peers/{peer_id}", "read", peers.show, peer_operations.SHOW),
+    Route("DELETE", "/v1/bindings/{id}/peers/{peer_id}", "bind", peers.delete, peer_operations.DELETE),
 )

@@ -1,8 +1,8 @@
 """Row ids and their public form.
 
 A row id is a UUID of version 7, made by the process before the insert so that it can be authenticated data of the
-row's encryption. A public id is ``bnd_`` and 32 characters that hold the row id and its pool: it sorts by time, and
-finds its row without a look-up table.
+row's encryption. A public id is ``bnd_`` (of a peer ``per_``) and 32 characters that hold the row id and its pool: it
+sorts by time, and finds its row without a look-up table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import time
 from uuid import UUID
 
-_PUBLIC = re.compile(r"bnd_[0-9a-v]{32}")
+_PUBLIC = re.compile(r"(?:bnd|per)_[0-9a-v]{32}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 
@@ -35,20 +35,20 @@ def new_id() -> UUID:
     return UUID(int=(high | int.from_bytes(_random.pop(), "big")) & _RANDOM_MASK | _MARKS)
 
 
-def public_id(pool_id: int, row_id: UUID) -> str:
-    """Return the public form of a binding's key."""
+def public_id(pool_id: int, row_id: UUID, prefix: str = "bnd_") -> str:
+    """Return the public form of the key of a binding, or of what has another ``prefix``."""
     # Four groups of 40 bits in pairs of digits: a third of what base64.b32hexencode() and lower() take.
     number = row_id.int << 32 | pool_id
-    text = "bnd_"
+    text = prefix
     for shift in (120, 80, 40, 0):
         group = number >> shift & 0xFFFFFFFFFF
         text += _PAIRS[group >> 30] + _PAIRS[group >> 20 & 1023] + _PAIRS[group >> 10 & 1023] + _PAIRS[group & 1023]
     return text
 
 
-def parse_public_id(text: str) -> tuple[int, UUID] | None:
-    """Return (pool_id, row id), or ``None`` if ``text`` is no public id."""
-    if _PUBLIC.fullmatch(text) is None:
+def parse_public_id(text: str, prefix: str = "bnd_") -> tuple[int, UUID] | None:
+    """Return (pool_id, row id), or ``None`` if ``text`` is no public id with this prefix."""
+    if _PUBLIC.fullmatch(text) is None or not text.startswith(prefix):
         return None
     try:
         packed = base64.b32hexdecode(text[4:].upper())

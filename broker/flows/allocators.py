@@ -1,4 +1,4 @@
-"""Who gives a line its X, by how its mode does it: pairs, places; one more way is one more member here."""
+"""Who gives a line its X, by how its mode does it: pairs, places, the platform; one more is one more member here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from broker.domain.modes import MODES, Allocation
 from broker.flows.allocate import Allocator, Tell
 from broker.flows.calls import PlatformCall
 from broker.flows.order import Allocated, BindOrder
+from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
 from broker.store.bindings import ReleaseAsk
 from broker.store.registry import Registry
@@ -55,12 +56,13 @@ class Allocates(Protocol):
 class Allocators:
     """Hands every order and call to the allocator of its kind."""
 
-    def __init__(self, pairs: Allocator, places: Placer, registry: Callable[[], Registry]) -> None:
+    def __init__(self, pairs: Allocator, places: Placer, unpicked: Unpicked, registry: Callable[[], Registry]) -> None:
         """``registry()`` returns the newest configuration."""
         self.pairs = pairs
         self.places = places
+        self.unpicked = unpicked
         self._registry = registry
-        self._all = (pairs, places)
+        self._all = (pairs, places, unpicked)
 
     async def allocate(self, order: BindOrder, *, within_s: float) -> Allocated:
         """As the order's own allocator does."""
@@ -116,6 +118,6 @@ class Allocators:
             case Allocation.PLACE:
                 return self.places
             case Allocation.PLATFORM:
-                raise NotImplementedError("the platform picks")
+                return self.unpicked
             case _ as never:
                 assert_never(never)

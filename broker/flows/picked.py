@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 from broker.domain.ids import new_id
 from broker.errors import Conflict, PoolExhausted, Unavailable
 from broker.flows.allocate import ABANDONED_S, Tell
+from broker.flows.calls import PlatformCall
 from broker.flows.order import Allocated, BindOrder
 from broker.store import bindings, picked
 from broker.store.bindings import ReleaseAsk
@@ -34,20 +35,39 @@ class Unpicked:
         *,
         lease_s: float,
         boottime: Callable[[], float],
-        abandoned: deque[tuple[float, ReleaseAsk]],
         in_flight: int = 8,
         queue_limit: int = 10_000,
     ) -> None:
-        """``abandoned`` takes claims that may turn up after all, with until when (boottime) to look for them."""
+        """``in_flight``: claims at the database at a time."""
         self._db = db
         self._vault = vault
         self._lease_s = lease_s
         self._boottime = boottime
-        self._abandoned = abandoned
         self._queue_limit = queue_limit
         self._places = asyncio.Semaphore(in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = 0
+        #: Claims that may turn up after all, with until when (boottime) to look for them.
+        self.abandoned: deque[tuple[float, ReleaseAsk]] = deque(maxlen=queue_limit)
+        self.lost_rounds = 0
+        self.items = 0
+        self._refused: Counter[tuple[int, str]] = Counter()
+
+    @property
+    def batches(self) -> int:
+        """How many batches were run: every claim is one."""
+        return self.items
+
+    def refusals(self, pool_id: int) -> dict[str, int]:
+        """Return how often an order got nothing in a pool, by the reason."""
+        return {reason: count for (pool, reason), count in self._refused.items() if pool == pool_id}
+
+    async def rechoose(
+        self, call: PlatformCall, *, outcome: str, http: int | None, code: str | None, bar_s: float
+    ) -> PlatformCall | str:
+        """Nothing was chosen, so there is nothing else to choose: ``exhausted``."""
+        del call, outcome, http, code, bar_s
+        return "exhausted"
 
     async def allocate(self, order: BindOrder, *, within_s: float) -> Allocated:
         """Claim a line for ``order``; when this returns, the claim is committed.
@@ -83,12 +103,12 @@ class Unpicked:
             result = error
         if not tell(result) and isinstance(result, Allocated) and order.key_hash is None:
             # Whoever asked is gone and knows no id to ask for.
-            ask = ReleaseAsk(result.pool.id, result.binding_id, order.app.id)
-            self._abandoned.append((self._boottime() + ABANDONED_S, ask))
+            self._look_for(ReleaseAsk(result.pool.id, result.binding_id, order.app.id))
 
     async def _claim(self, order: BindOrder) -> Allocated:
         pool, claim = order.pools[0], self._written(order, order.pools[0])
         most = order.mode.x_per_party or 1
+        self.items += 1
         while True:
             asked_at = self._boottime()
             try:
@@ -103,8 +123,10 @@ class Unpicked:
                 case "won":
                     return _allocated(order, claim, created_at, asked_at)
                 case "busy":
+                    self.lost_rounds += 1
                     await asyncio.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - jitter
                 case refused:
+                    self._refused[pool.id, refused] += 1
                     raise _refusal(refused, pool)
 
     async def _reread(self, claim: Claim) -> datetime:
@@ -123,8 +145,10 @@ class Unpicked:
     def _abandon(self, claim: Claim) -> None:
         """Have the claim released if it turns up: with an idempotency key the next try finds it, else nobody would."""
         if claim.key_hash is None:
-            ask = ReleaseAsk(claim.pool_id, claim.binding_id, claim.app_id)
-            self._abandoned.append((self._boottime() + ABANDONED_S, ask))
+            self._look_for(ReleaseAsk(claim.pool_id, claim.binding_id, claim.app_id))
+
+    def _look_for(self, ask: ReleaseAsk) -> None:
+        self.abandoned.append((self._boottime() + ABANDONED_S, ask))
 
     def _written(self, order: BindOrder, pool: Pool) -> Claim:
         line_id = new_id()

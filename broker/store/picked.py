@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from broker.store.calls import BoundResult, CallKey
-from broker.store.database import Database
+from broker.store.database import Database, DatabaseAway
 from broker.store.statements import statements
 
 
@@ -44,7 +44,9 @@ class Claimed(NamedTuple):
 async def claim(db: Database, wanted: Claim, *, most: int, lease_s: float) -> Claimed:
     """Write the claim unless A has ``most`` X already; what has not won leaves nothing behind."""
     row = await db.fetchrow(statements("picked")["claim"], lease_s, most, *wanted)
-    return Claimed(*row) if row else Claimed("busy", datetime.min)  # pragma: no branch - the function returns a row
+    if row is None:  # pragma: no cover - the function always returns one row
+        raise DatabaseAway
+    return Claimed(*row)
 
 
 class Picked(NamedTuple):

@@ -24,9 +24,11 @@ from broker.flows.calls import Active, Failed, PlatformCall, Released
 from broker.platform.protocol import Answer, PlatformLine, Verdict
 from broker.store import calls as store
 from broker.store.calls import Bound, BoundResult, Ended, Extension
+from broker.store.crypto import Vault
 from broker.store.database import Database, DatabaseAway
 from broker.workers.lane import LaneShut
 from broker.workers.modify import Modifier, unbind_after
+from broker.workers.peers import PeerCaller
 from broker.workers.pick import Picker
 from broker.workers.sender import NotOurs, Sender, short
 
@@ -52,10 +54,11 @@ class Dispatcher:
         sender: Sender,
         allocator: Allocator | Allocators,
         *,
+        vault: Vault,
         rest_s: Callable[[int], float],
         replaces: Callable[[PlatformCall, LineChange], bool] = lambda _call, _change: False,
     ) -> None:
-        """``rest_s(app_id)`` is the quarantine after a release.
+        """``vault`` opens who a peer is; ``rest_s(app_id)`` is the quarantine after a release.
 
         ``replaces(call, change)``: the platform takes the change only as an unbind and a bind.
         """
@@ -68,6 +71,8 @@ class Dispatcher:
         self.leaving = False
         self.outcomes: Counter[str] = Counter()
         self.released = 0
+        #: Numbers that the platform picked, by whose they were (see take_in_number in the schema).
+        self.picked: Counter[str] = Counter()
         self._bound: Batcher[Bound, BoundResult | None] = Batcher(
             "settle_bound", lambda items: store.settle_bound(db, items, lease_s=sender.timing.lease_s)
         )
@@ -75,7 +80,8 @@ class Dispatcher:
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
         self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit)
-        self.picker = Picker(db, sender, undo=self._undo, end=self._ended.submit)
+        self._picker = Picker(db, sender, undo=self._undo, end=self._ended.submit, picked_numbers=self.picked)
+        self._peers = PeerCaller(db, vault, sender, picked_numbers=self.picked)
 
     # -- what others ask for ---------------------------------------------------------------------------------------
 
@@ -135,9 +141,9 @@ class Dispatcher:
 
     async def _carry_out(self, call: PlatformCall) -> None:
         try:
-            unbind = await self._story(call)
-            if unbind is not None:
-                self.start(unbind)
+            following = await self._story(call)
+            if following is not None:
+                self.start(following)
         except LaneShut as shut:
             log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id), reason=shut.reason)
         except NotOurs:
@@ -149,16 +155,18 @@ class Dispatcher:
             log.exception("call_broken", op=call.op, line=str(call.line_id))
 
     async def _story(self, call: PlatformCall) -> PlatformCall | None:
-        """Carry it out by its operation; return the unbind that is to be sent next, if any."""
+        """Carry it out by its operation; return what is to be sent next, if anything."""
         match call.op:
             case "bind" if not call.x:
-                return await self.picker.carry_out(call)
+                return await self._picker.carry_out(call)
             case "bind":
                 await self._bind(call)
             case "unbind":
                 await self._unbind(call)
             case "modify":
                 return await self._modifier.carry_out(call)
+            case "bind_peer" | "unbind_peer":
+                return await self._peers.carry_out(call)
             case other:  # pragma: no cover - the table admits no other
                 log.error("call_unknown_op", op=other)
         return None

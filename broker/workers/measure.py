@@ -93,6 +93,8 @@ class Measures:
         self._rise(metrics.releases, self._dispatcher.released)
         for outcome, count in self._dispatcher.outcomes.items():
             self._rise(metrics.binds, count, outcome)
+        for owner, count in self._dispatcher.picked.items():
+            self._rise(metrics.picked, count, owner)
         for statement, (batches, items) in self._dispatcher.batch_sizes().items():
             self._rise(metrics.settle_batches, batches, statement)
             self._rise(metrics.settle_items, items, statement)

@@ -42,6 +42,10 @@ _REFUSALS: Final = {
 }
 #: What stops queries until an operator acts.
 _OPERATORS: Final = frozenset({Verdict.CONFIGURATION, Verdict.APP_SUSPENDED, Verdict.BAD_DIGEST})
+#: A query that says nothing.
+_AGAIN: Final = frozenset(
+    {Verdict.UNKNOWN, Verdict.NOT_SENT, Verdict.FLOW_CONTROL, Verdict.CLOCK_SKEW, Verdict.SOURCE_BLOCKED}
+)
 #: Numbers that one search asks about, at most.
 MOST_QUERIES: Final = 500
 
@@ -56,15 +60,15 @@ class Picker:
         *,
         undo: Callable[[PlatformCall, str], Awaitable[None]],
         end: Callable[[Ended], Awaitable[datetime | None]],
+        picked_numbers: Counter[str],
     ) -> None:
-        """``undo`` unbinds a subscription; ``end`` settles the end of a line."""
+        """``undo`` unbinds a subscription, ``end`` settles the end of a line, ``picked_numbers`` counts by owner."""
         self._db = db
         self._sender = sender
         self._timing = sender.timing
         self._undo = undo
         self._end = end
-        #: How often the platform picked a number that was known, elsewhere, imported, unfit or foreign.
-        self.seen: Counter[str] = Counter()
+        self._picked = picked_numbers
 
     async def carry_out(self, call: PlatformCall) -> PlatformCall | None:
         """Bind, or find out what became of it; return the unbind that is to be sent next, if any.
@@ -118,7 +122,7 @@ class Picker:
         result = await self._sender.persist(lambda: picked.settle(self._db, item, lease_s=self._timing.lease_s))
         if result is None:
             raise NotOurs
-        self.seen[result.seen] += 1
+        self._picked[result.seen] += 1
         if result.bound is None:
             # Never handed out: in our books it is another app's.
             log.error("picked_foreign", line=str(call.line_id), app_id=call.app_id)
@@ -126,7 +130,7 @@ class Picker:
             await self._fail(call, Failed("platform_refused"), replace(answer, code="x_of_another_app"))
             return None
         if result.seen in {"imported", "unfit"}:
-            log.warning("number_" + result.seen, pool=call.pool_id, line=str(call.line_id))
+            log.warning("number_taken_in", how=result.seen, pool=call.pool_id, line=str(call.line_id))
         if result.crowded:
             log.warning("picked_twice", pool=call.pool_id, line=str(call.line_id))
         if result.bound.line_state == "active":
@@ -180,13 +184,7 @@ class Picker:
                     await self._sender.extend(call)
                 case verdict if verdict in _OPERATORS:
                     await self._sender.back_off(call, answer, self._timing.operator_backoff_s)
-                case (
-                    Verdict.UNKNOWN
-                    | Verdict.NOT_SENT
-                    | Verdict.FLOW_CONTROL
-                    | Verdict.CLOCK_SKEW
-                    | Verdict.SOURCE_BLOCKED
-                ):
+                case verdict if verdict in _AGAIN:
                     backoff = await self._sender.back_off(call, answer, backoff)
                 case _:
                     return None  # nobody is there, or it is a number that the platform does not let us have

@@ -18,10 +18,11 @@ import structlog
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
+from broker.domain.phone import PhoneNumber
 from broker.flows.asking import Send
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
-from broker.platform.protocol import Answer, BindLine, Direction, ModifyLine, Permit, Platform, Verdict
+from broker.platform.protocol import Answer, BindLine, BindPeer, Direction, ModifyLine, Permit, Platform, Verdict
 from broker.store import calls as store
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
@@ -192,6 +193,33 @@ class Sender:
             return platform.query(
                 x=call.x, a=call.a.reveal(), extension=self.extension(call), permit=permit, timeout_s=timeout_s
             )
+
+        return await self._send(call, send)
+
+    async def bind_peer(self, call: PlatformCall, *, b: PhoneNumber, ttl_s: int, tone: str | None) -> Answer:
+        """Ask for a Y for ``b`` once."""
+
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            _count_attempt(call)
+            request = BindPeer(
+                subscription_id=call.subscription_id or "",
+                b=b.reveal(),
+                ttl_s=ttl_s,
+                token=f"{call.line_id.hex}.{call.key.no}.{call.attempt}",
+                area_code=self._registry().pools[call.pool_id].area_code,
+                relaxed=bool(call.options.relaxed),
+                tone=tone,
+            )
+            return platform.bind_peer(request, permit=permit, timeout_s=timeout_s)
+
+        return await self._send(call, send)
+
+    async def unbind_peer(self, call: PlatformCall, y: str) -> Answer:
+        """Take that one Y away once."""
+
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            _count_attempt(call)
+            return platform.unbind_peer(call.subscription_id or "", y=y, permit=permit, timeout_s=timeout_s)
 
         return await self._send(call, send)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +31,8 @@ class FakeAxyb(Plain):
     """Conforms to :class:`broker.platform.protocol.Platform`; one fake serves one app.
 
     ``numbers`` are what it picks next, X and Y. ``script`` and ``peer_script`` hold what the next binds answer
-    instead of being carried out (None: carry this one out). ``sent`` is every request that left.
+    instead of being carried out (None: carry this one out). ``sent`` is every request that left; binds of peers wait
+    there until ``open``.
     """
 
     def __init__(self, *numbers: str) -> None:
@@ -41,6 +43,8 @@ class FakeAxyb(Plain):
         self.peer_script: deque[Callable[[BindPeer], Answer | None]] = deque()
         self.requests: list[BindLine | BindPeer] = []
         self.sent: list[tuple[str, str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
 
     def ops(self, op: str) -> int:
         """How many requests of one kind left."""
@@ -108,6 +112,7 @@ class FakeAxyb(Plain):
             return Answer(Verdict.WITHHELD)
         self.sent.append(("bind_peer", request.b))
         self.requests.append(request)
+        await self.open.wait()
         scripted = self.peer_script.popleft()(request) if self.peer_script else None
         if scripted is not None:
             return scripted
@@ -171,7 +176,7 @@ async def bind_a(
 
 def unpicked(one: Instance) -> Unpicked:
     """The instance's claims."""
-    return Unpicked(one.db, one.vault, lease_s=one.timing.lease_s, boottime=boottime, abandoned=one.allocator.abandoned)
+    return Unpicked(one.db, one.vault, lease_s=one.timing.lease_s, boottime=boottime)
 
 
 def order_of(one: Instance, a: str, *, ttl_s: int = 3600, options: CallOptions = DEFAULT) -> BindOrder:

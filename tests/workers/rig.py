@@ -106,7 +106,7 @@ class Instance:
         )
         make = self.make_platform or self._driver
         self.sender = Sender(self.db, lambda: self.known, make, timing=self.timing, width=self.width)
-        self.dispatcher = Dispatcher(self.db, self.sender, self.allocator, rest_s=lambda _: REST_S)
+        self.dispatcher = Dispatcher(self.db, self.sender, self.allocator, vault=self.vault, rest_s=lambda _: REST_S)
         self.periodic = [Periodic("keep", 0.2, self._keep)]
         for service in self.periodic:
             service.start()

@@ -45,7 +45,7 @@ async def test_unknown_number_becomes_ours(seeded: str, emu: Emulated) -> None:
         assert await _books(one) == [(STRANGE, None, "active")]
         rows = await one.rows("SELECT state, state_reason FROM x_number WHERE number = $1", STRANGE)
         assert rows == [{"state": "open", "state_reason": "given out by the platform"}]
-        assert one.dispatcher.picker.seen == {"imported": 1}
+        assert one.dispatcher.picked == {"imported": 1}
 
 
 async def test_number_of_another_pool_is_recorded_by_number(seeded: str, emu: Emulated) -> None:
@@ -237,7 +237,7 @@ async def test_refusals(seeded: str, emu: Emulated, answer: Answer, reason: str)
 
 
 async def test_an_x_that_our_books_have_still(seeded: str, emu: Emulated) -> None:
-    """The platform gives an X to the next one before our books have let it go: both lines stand until the old one ends."""
+    """The platform gives an X to the next one before our books have let it go: both lines stand."""
     fake = FakeAxyb(X1, X1)
     async with axyb(seeded, emu, fake) as one:
         first, second = await bind_a(one, A), await bind_a(one, A2)
