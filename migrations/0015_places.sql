@@ -139,9 +139,11 @@ $$;
 COMMENT ON FUNCTION lock_soles(integer[], integer[], bigint[]) IS
   'Locks the parties that have a most (not null) until the end of the transaction, in key order; returns the lock keys that somebody else holds.';
 
+-- The claims read no bitmaps: only a plain walk of an index marks its dead entries, so that the next walk passes them by.
+
 CREATE FUNCTION pick_places(p_pool integer, p_prefix integer, p_many integer, p_line uuid[], p_party bigint[], p_now timestamptz)
 RETURNS TABLE (nth bigint, x_id integer, extension smallint, chosen text, first_fit integer)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -203,7 +205,7 @@ COMMENT ON FUNCTION pick_places IS
 
 CREATE FUNCTION return_place(p_pool integer, p_party bigint, p_line uuid, p_now timestamptz)
 RETURNS TABLE (x_id integer, extension smallint)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -223,7 +225,7 @@ COMMENT ON FUNCTION return_place IS 'Claims for a party a place on which it rest
 
 CREATE FUNCTION ask_place(p_pool integer, p_extension smallint, p_party bigint, p_line uuid, p_now timestamptz)
 RETURNS TABLE (x_id integer, extension smallint)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -464,8 +466,9 @@ DECLARE
   v_now CONSTANT timestamptz := broker_now();
 BEGIN
   RETURN QUERY
+  -- The last X are the emptiest: they are given out last.
   WITH some_x AS MATERIALIZED (
-    SELECT x.x_id FROM x_number AS x WHERE x.pool_id = p_pool AND x.state = 'open' ORDER BY x.x_id LIMIT 50
+    SELECT x.x_id FROM x_number AS x WHERE x.pool_id = p_pool AND x.state = 'open' ORDER BY x.x_id DESC LIMIT 50
   ),
   near AS MATERIALIZED (
     -- All X of a pool have the same codes: the first one tells which there are.
@@ -483,7 +486,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION free_codes(integer, smallint, integer) IS
-  'The extensions nearest to one that are free on one of the first 50 open X of a pool: looks at no more than 40 of them.';
+  'The extensions nearest to one that are free on one of the last 50 open X of a pool: looks at no more than 40 of them.';
 
 CREATE FUNCTION count_places(p_pool integer[])
 RETURNS TABLE (pool_id integer, held bigint, resting bigint, free bigint, not_open bigint, not_in_use bigint)

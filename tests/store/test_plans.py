@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
 import pytest
 
 from broker.domain.ids import new_id
@@ -21,11 +19,11 @@ from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.calls import Bound, Extension
 from broker.store.crypto import DataKey, Vault
-from broker.store.database import Database
 from broker.store.idempotency import Finish, KeyAsk, Stored
 from broker.store.listing import Place, Wanted
 from tests.store.pairs import VAULT, Pairs, b_becomes
 from tests.store.shop import LEASE_S, Shop, ended, key_of, open_shop, with_key
+from tests.store.watch import Watched, nodes, watched
 
 _BIG = {"slot", "line", "binding", "platform_call", "idempotency"}
 _BATCH = 50
@@ -76,53 +74,10 @@ _SEED = (
 )
 
 
-class _Watched(Database):
-    """A database of one connection that notes what ``auto_explain`` says of each statement."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self.connection = connection
-        self.said: list[str] = []
-        connection.add_log_listener(lambda _, message: self.said.append(message.message))
-
-    async def fetch(self, statement: str, *args: Any, timeout_s: float | None = None) -> list[asyncpg.Record]:
-        """Run a statement."""
-        rows: list[asyncpg.Record] = await self.connection.fetch(statement, *args, timeout=timeout_s)
-        return rows
-
-    async def watch(self) -> None:
-        """From now on every statement is explained."""
-        for setting in (
-            "auto_explain.log_min_duration = 0",
-            "auto_explain.log_nested_statements = on",
-            "auto_explain.log_analyze = on",
-            "auto_explain.log_timing = off",
-            "auto_explain.log_buffers = on",
-            "auto_explain.log_format = json",
-            "client_min_messages = log",
-        ):
-            await self.connection.execute(f"SET {setting}")
-
-    def plans(self) -> Iterator[dict[str, Any]]:
-        """What was said since the last look."""
-        said, self.said = self.said, []
-        for message in said:
-            _, found, plan = message.partition("plan:\n")
-            if found:
-                yield json.loads(plan)
-
-
 @asynccontextmanager
-async def _shop(url: str) -> AsyncIterator[tuple[Shop, _Watched]]:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute("LOAD 'auto_explain'")
-        for table in _BIG:
-            # Statistics come when the test says so.
-            await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-        db = _Watched(connection)
+async def _shop(url: str) -> AsyncIterator[tuple[Shop, Watched]]:
+    async with watched(url, _BIG) as db:
         yield await open_shop(db, pools=_POOLS, numbers=_NUMBERS), db
-    finally:
-        await connection.close()
 
 
 async def _seed(shop: Shop) -> None:
@@ -249,17 +204,11 @@ async def _keys(shop: Shop, start: int) -> None:
 _HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _claim, _sweep, _keys)
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
-
-
-def _faults(db: _Watched) -> list[str]:
+def _faults(db: Watched) -> list[str]:
     """Every scan of a big table that goes by no index, or touches more rows than the batch explains."""
     found = []
     for said in db.plans():
-        for node in _nodes(said["Plan"]):
+        for node in nodes(said["Plan"]):
             table, kind = node.get("Relation Name"), node["Node Type"]
             if table not in _BIG or kind == "ModifyTable":
                 continue
