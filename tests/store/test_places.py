@@ -321,7 +321,7 @@ async def test_processes_at_once_never_meet(axe: Stall, database_url: str) -> No
         assert rival.returncode == 0
         seen.update(json.loads(out))
     assert seen["wrong"] == 0
-    assert seen["won"] > 300
-    assert seen["exhausted"] > 20
+    assert seen["won"] > 100
+    assert seen["exhausted"] > 5
     assert seen["early"] == 0
     assert await axe.wrong_books() == []
