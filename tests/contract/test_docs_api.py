@@ -79,7 +79,11 @@ def _fits(shown: str, real: str) -> bool:
 
 async def _check(client: Client, example: _Example, binding_id: str) -> str:
     """Run one example and return the id of the binding that `$ID` now stands for."""
-    headers = {name: value.replace("$KEY", client.service.key) for name, value in example.headers.items()}
+    keys = {f"$KEY_{app['mode'].upper()}": str(app["api_key"]) for app in client.service.ready["apps"]}
+    headers = {
+        name: re.sub(r"[$]KEY\w*", lambda key: keys.get(key[0], client.service.key), value)
+        for name, value in example.headers.items()
+    }
     answer = await client.ask(
         example.method, example.path.replace("$ID", binding_id), data=example.body, headers=headers, key=None
     )
