@@ -9,23 +9,25 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from broker.domain.ids import new_id
-from broker.store import allocation, bindings, calls, idempotency, listing, sharing
+from broker.store import allocation, bindings, calls, idempotency, listing, reach, sharing
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.calls import Bound, Extension
 from broker.store.crypto import DataKey, Vault
 from broker.store.idempotency import Finish, KeyAsk, Stored
 from broker.store.listing import Place, Wanted
+from broker.store.statements import statements
 from tests.store.pairs import VAULT, Pairs, b_becomes
 from tests.store.shop import LEASE_S, Shop, ended, key_of, open_shop, with_key
 from tests.store.watch import Watched, nodes, watched
 
-_BIG = {"slot", "line", "binding", "platform_call", "idempotency"}
+_BIG = {"slot", "line", "binding", "platform_call", "idempotency", "place", "held_rest"}
 _BATCH = 50
 #: Rows that one node of a plan may touch in a big table: a handful per item of the batch, never a pool or a table.
 _ROWS = 20 * _BATCH
@@ -62,6 +64,17 @@ _SEED = (
     FROM seed CROSS JOIN LATERAL (VALUES (10000000 + n, 20000000 + n), (20000000 + n, 10000000 + n)) AS v (own, other)
     """,
     """
+    INSERT INTO place (pool_id, x_id, extension, until, line_id, party_key)
+    SELECT pool_id, x_id, 1 + k, CASE WHEN live THEN 'infinity' ELSE now END, id, 10000000 + n FROM seed
+    """,
+    """
+    INSERT INTO held (pool_id, line_id, app_id, x, extension, direction, a_key, b_key, since, until, why, a_sealed,
+                      b_sealed)
+    SELECT pool_id, id, $1, '+861', CASE WHEN live THEN k END, 'both', 10000000 + n, 20000000 + n,
+           now - interval '1 day' - n * interval '1 second', now - n * interval '1 second', 'released', 's', 's'
+    FROM seed
+    """,
+    """
     INSERT INTO platform_call (pool_id, line_id, no, app_id, op, state, claimable_at, created_at, settled_at)
     SELECT pool_id, id, 1, $1, 'bind', CASE WHEN n < 100 THEN 'open' ELSE 'settled' END, now - interval '1 minute', now,
            CASE WHEN n >= 100 THEN now END FROM seed
@@ -82,7 +95,8 @@ async def _shop(url: str) -> AsyncIterator[tuple[Shop, Watched]]:
 
 async def _seed(shop: Shop) -> None:
     args: tuple[tuple[Any, ...], ...] = (
-        (list(shop.pools),), (shop.app_id,), (shop.app_id, shop.caller_id), (), (shop.app_id,),
+        (list(shop.pools),), (shop.app_id,), (shop.app_id, shop.caller_id), (), (), (shop.app_id,),
+        (shop.app_id,),
         (shop.app_id, shop.caller_id),
     )  # fmt: skip
     for statement, values in zip(_SEED, args, strict=True):
@@ -185,6 +199,15 @@ async def _list(shop: Shop, _start: int) -> None:
     await listing.live_of_orders(shop.db, shop.app_id, [f"order-{n}" for n in range(_BATCH)], 1000)
 
 
+async def _reach(shop: Shop, _start: int) -> None:
+    """Every way to find who is, or was, behind an X."""
+    sql, pool, ago = statements("reach"), shop.pool, datetime.now(UTC) - timedelta(hours=3)
+    for by in reach.By:
+        for at in (None, datetime.now(UTC)):
+            await shop.db.fetch(sql["behind"], at, by.value, pool, 0, 7, 10_000_000)
+        await shop.db.fetch(sql["was_behind"], ago, by.value, "+861", 8, 10_000_007)
+
+
 async def _claim(shop: Shop, _start: int) -> None:
     await calls.claim(shop.db, limit=_BATCH, lease_s=LEASE_S)
 
@@ -201,7 +224,7 @@ async def _keys(shop: Shop, start: int) -> None:
     await idempotency.sweep(shop.db, limit=_BATCH)
 
 
-_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _claim, _sweep, _keys)
+_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _reach, _claim, _sweep, _keys)
 
 
 def _faults(db: Watched) -> list[str]:

@@ -1,0 +1,218 @@
+"""How long the look-up behind a call of mode X takes, with few live bindings and with very many.
+
+``python -m bench.routing [--live 1000000] [--few 10000] [--seconds 20] [--json]`` starts a PostgreSQL of its own on a
+real disk, loads two databases with live pairs (every line with two sealed numbers, two slots, a binding), and asks both
+in turn, one call after the other, from this process: random callers, one in ten a stranger. Both answers are checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import orjson
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bench.figures import histogram, percentiles
+from bench.machine import machine
+from broker.domain.ids import new_id
+from broker.embedded import Embedded
+from broker.flows.route import Connect, Router
+from broker.store import registry
+from broker.store.crypto import DataKey, Vault
+from broker.store.database import Database
+from broker.store.migrate import migrate
+
+_MOST = 2_000_000
+_POOLS, _NUMBERS, _CAP = 20, 500, 500
+_SLICE = 20_000
+_STRANGERS = 0.1
+_VAULT = Vault((DataKey(1, bytes(32)),), bytes(32))
+_A, _B, _STRANGER = 13_000_000_000, 15_000_000_000, 18_000_000_000
+_COLUMNS = {
+    "line": ("pool_id", "id", "app_id", "x_id", "seat", "state", "direction", "calls", "ttl_s", "a_key", "b_key",
+             "confirmed_at", "expires_at", "a_sealed", "b_sealed", "subscription_id"),
+    "slot": ("pool_id", "x_id", "party_key", "counterpart_key", "until", "line_id"),
+    "binding": ("pool_id", "id", "app_id", "caller_id", "line_id", "state", "ttl_s", "created_at", "expires_at"),
+}  # fmt: skip
+_TTL_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A loaded database: pair ``n`` of ``live`` is on a known X."""
+
+    db: Database
+    router: Router
+    live: int
+    numbers: list[str]
+
+    async def call(self, dice: random.Random) -> float:
+        """Route one call and return its seconds.
+
+        Raises:
+            RuntimeError: somebody else was reached than who should have been.
+        """
+        n = dice.randrange(self.live)
+        stranger = dice.random() < _STRANGERS
+        ends = [f"+86{_A + n}", f"+86{_B + n}"]
+        dice.shuffle(ends)
+        caller, callee = ends
+        if stranger:
+            caller = f"+86{_STRANGER + n}"
+        x = self.numbers[n % len(self.numbers)]
+        began = time.perf_counter()
+        answer = await self.router.route(x, caller)
+        took = time.perf_counter() - began
+        right = (
+            not isinstance(answer, Connect)
+            if stranger
+            else (isinstance(answer, Connect) and answer.callee.reveal() == callee)
+        )
+        if not right:
+            raise RuntimeError("a call reached somebody else")
+        return took
+
+
+def _pairs(first: int, count: int, pools: list[int]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """The rows of lines, slots and bindings of live pairs."""
+    now = datetime.now(UTC)
+    # asyncpg's word for infinity.
+    ends, forever = now + timedelta(seconds=_TTL_S), datetime.max  # noqa: DTZ901
+    width = _POOLS * _NUMBERS
+    for n in range(first, first + count):
+        pool, x, line = pools[n % width // _NUMBERS], n % _NUMBERS, new_id()
+        a, b = f"+86{_A + n}", f"+86{_B + n}"
+        a_key, b_key = _VAULT.party_key(a), _VAULT.party_key(b)
+        yield (
+            (pool, line, 1, x, n // width, "active", "both", 1, _TTL_S, a_key, b_key, now, ends,
+             _VAULT.seal("line", "a", pool, line, a), _VAULT.seal("line", "b", pool, line, b), f"local-{line.hex}"),
+            (pool, x, a_key, b_key, forever, line),
+            (pool, x, b_key, a_key, forever, line),
+            (pool, line, 1, 1, line, "active", _TTL_S, now, ends),
+        )  # fmt: skip
+
+
+async def _load(dsn: str, live: int, progress: Progress) -> None:
+    """Migrate and fill a database, slice by slice."""
+    await migrate(dsn)
+    admin = await asyncpg.connect(dsn)
+    secret = _VAULT.seal("app", "secret", 0, "bench", "secret")
+    await admin.execute(
+        "INSERT INTO app (name, mode, app_key, secret_sealed, base_url) VALUES ('bench', 'x', 'k', $1, 'http://h')",
+        secret,
+    )
+    await admin.execute("INSERT INTO caller (app_id, name) VALUES (1, 'bench')")
+    rows = await admin.fetch(
+        "INSERT INTO pool (app_id, name, area_code) SELECT 1, 'pool-' || g, '0755'"
+        " FROM generate_series(1, $1::integer) AS g RETURNING id", _POOLS,
+    )  # fmt: skip
+    pools = [row["id"] for row in rows]
+    await admin.execute(
+        "INSERT INTO x_number (pool_id, x_id, number) SELECT p, x, '+86' || (17000000000 + p::bigint * 100000 + x)"
+        " FROM unnest($1::integer[]) AS p, generate_series(0, $2::integer - 1) AS x", pools, _NUMBERS,
+    )  # fmt: skip
+    task = progress.add_task(f"{live:,} bindings", total=live)
+    for first in range(0, live, _SLICE):
+        count = min(_SLICE, live - first)
+        lines, own, other, bindings = zip(*_pairs(first, count, pools), strict=True)
+        async with admin.transaction():
+            for table, records in (("line", lines), ("slot", own + other), ("binding", bindings)):
+                await admin.copy_records_to_table(table, records=records, columns=_COLUMNS[table], timeout=120)
+        progress.advance(task, count)
+    await admin.execute("VACUUM ANALYZE")
+    await admin.close()
+
+
+async def _open(dsn: str, live: int) -> Books:
+    db = Database(dsn, connections=2, timeout_s=30)
+    await db.open()
+    books = await registry.load(db, _VAULT)
+    rows = await db.fetch("SELECT x.number FROM x_number AS x ORDER BY x.pool_id, x.x_id")
+    return Books(db, Router(db, _VAULT, lambda: books), live, [row["number"] for row in rows])
+
+
+async def _measure(dsns: dict[int, str], seconds: float) -> dict[str, Any]:
+    """Ask the databases in turn for so long and return the latencies of each."""
+    books = [await _open(dsn, live) for live, dsn in dsns.items()]
+    dice = random.Random(1)
+    for one in books:
+        for _ in range(2000):
+            await one.call(dice)
+    took: dict[int, list[float]] = {one.live: [] for one in books}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for one in books:
+            took[one.live].append(await one.call(dice))
+    for one in books:
+        await one.db.close()
+    return {str(live): {"calls": len(times), **percentiles(histogram(times))} for live, times in took.items()}
+
+
+async def _run(dsns: dict[int, str], seconds: float) -> dict[str, Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for live, dsn in dsns.items():
+            await _load(dsn, live, progress)
+    return await _measure(dsns, seconds)
+
+
+async def _databases(dsn: str, lives: list[int]) -> dict[int, str]:
+    admin = await asyncpg.connect(dsn)
+    for live in lives:
+        await admin.execute(f"CREATE DATABASE live_{live}")
+    await admin.close()
+    return {live: urlsplit(dsn)._replace(path=f"/live_{live}").geturl() for live in lives}
+
+
+def main() -> None:
+    """Load, measure, print; exit 1 if the promise is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--live", type=int, default=1_000_000, help=f"live bindings, at most {_MOST:,}")
+    parser.add_argument("--few", type=int, default=10_000, help="to compare with")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring both in turn")
+    parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if not 1 <= options.few < options.live <= min(_MOST, _POOLS * _NUMBERS * _CAP):
+        parser.error(f"--few and --live must be from 1 to {_MOST:,}, the few being fewer")
+    where = machine(options.state_root)
+    with tempfile.TemporaryDirectory(dir=options.state_root, prefix="bench-") as folder:
+        Path(folder).chmod(0o755)
+        with Embedded(Path(folder)) as server:
+            dsns = uvloop.run(_databases(server.socket_dsn, [options.few, options.live]))
+            found = uvloop.run(_run(dsns, options.seconds))
+            version = server.version
+    few, many = found[str(options.few)], found[str(options.live)]
+    ratio = {name: round(many[name] / few[name], 3) for name in ("p50", "p99")}
+    report = {
+        "machine": where,
+        "postgresql": version,
+        "latency_ms": found,
+        "ratio": ratio,
+    }
+    kept = many["p99"] < 5 and ratio["p50"] <= 1.3
+    if options.json:
+        print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(f"PostgreSQL {version}, {where['cores']} cores shared with this client, load {where['load_average'][0]}")
+        for live, ms in found.items():
+            print(f"{int(live):>9,} live: p50 {ms['p50']:.3f} ms  p99 {ms['p99']:.3f} ms  ({ms['calls']:,} calls)")
+        print(f"ratio: p50 {ratio['p50']:.2f}, p99 {ratio['p99']:.2f}")
+    sys.exit(0 if kept else 1)
+
+
+if __name__ == "__main__":
+    main()
