@@ -55,7 +55,7 @@ from broker.workers.service import Periodic
 log = structlog.get_logger()
 
 _SWEEP_SLICE = 500
-_HISTORY_AHEAD_DAYS = 3
+_HISTORY_AHEAD_WEEKS = 2
 
 
 class Worker:
@@ -303,7 +303,7 @@ class Worker:
         return False
 
     async def _tend_history(self) -> bool:
-        step = await reach.tend(self._db, ahead_days=_HISTORY_AHEAD_DAYS, limit=_SWEEP_SLICE)
+        step = await reach.tend(self._db, ahead_weeks=_HISTORY_AHEAD_WEEKS, limit=_SWEEP_SLICE)
         if step is not None:
             log.info("history_tended", step=step)
         return step is not None

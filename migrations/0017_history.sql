@@ -44,7 +44,7 @@ CREATE INDEX held_app ON held (app_id, until);
 
 -- Takes what no dated partition is there for: nothing is ever lost to a partition that is missing.
 CREATE TABLE held_rest PARTITION OF held DEFAULT;
-COMMENT ON TABLE held_rest IS 'Rows of days without a partition of their own.';
+COMMENT ON TABLE held_rest IS 'Rows of weeks without a partition of their own.';
 
 CREATE FUNCTION keep_held() RETURNS trigger
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -94,7 +94,7 @@ LANGUAGE plpgsql SET lock_timeout = '200ms' SET enable_seqscan = off
 AS $$
 DECLARE
   v_today CONSTANT date := (broker_now() AT TIME ZONE 'UTC')::date;
-  v_day date;
+  v_week date;
   v_name text;
   v_app record;
   v_gone bigint;
@@ -102,30 +102,33 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(hashtextextended('tend_held', 0)) THEN
     RETURN NULL;
   END IF;
-  SELECT min(g.day)::date INTO v_day FROM generate_series(v_today, v_today + p_ahead, interval '1 day') AS g (day)
+  -- Weeks begin on Mondays.
+  SELECT min(g.day)::date INTO v_week
+  FROM generate_series(date_trunc('week', v_today::timestamp), v_today + 7 * p_ahead, interval '1 week') AS g (day)
   WHERE to_regclass('held_' || to_char(g.day, 'YYYYMMDD')) IS NULL;
-  IF v_day IS NOT NULL THEN
-    v_name := 'held_' || to_char(v_day, 'YYYYMMDD');
+  IF v_week IS NOT NULL THEN
+    v_name := 'held_' || to_char(v_week, 'YYYYMMDD');
     LOCK TABLE held IN SHARE ROW EXCLUSIVE MODE;
     EXECUTE format('CREATE TABLE %I (LIKE held INCLUDING COMMENTS)', v_name);
-    EXECUTE format('COMMENT ON TABLE %I IS %L', v_name, 'Who was behind which X until this day (UTC).');
+    EXECUTE format('COMMENT ON TABLE %I IS %L', v_name, 'Who was behind which X until a time in the week (UTC) that begins on this day.');
     EXECUTE format(
       'WITH moved AS (DELETE FROM held_rest WHERE until >= %1$L AND until < %2$L RETURNING *) INSERT INTO %3$I SELECT * FROM moved',
-      v_day || ' 00:00:00+00', v_day + 1 || ' 00:00:00+00', v_name);
-    EXECUTE format('ALTER TABLE held ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_name, v_day || ' 00:00:00+00',
-                   v_day + 1 || ' 00:00:00+00');
+      v_week || ' 00:00:00+00', v_week + 7 || ' 00:00:00+00', v_name);
+    EXECUTE format('ALTER TABLE held ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', v_name, v_week || ' 00:00:00+00',
+                   v_week + 7 || ' 00:00:00+00');
     RETURN 'made';
   END IF;
   SELECT min(c.relname) INTO v_name FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
   WHERE i.inhparent = 'held'::regclass AND c.relname ~ '^held_[0-9]{8}$'
-    AND to_date(substr(c.relname, 6), 'YYYYMMDD') < v_today - (SELECT max(a.retention_days) FROM app AS a);
+    AND to_date(substr(c.relname, 6), 'YYYYMMDD') + 7 <= v_today - (SELECT max(a.retention_days) FROM app AS a);
   IF v_name IS NOT NULL THEN
     EXECUTE format('DROP TABLE %I', v_name);
     RETURN 'dropped';
   END IF;
-  -- Of whole days too, so that what can be dropped with its partition is not deleted row by row before.
+  -- Of whole weeks too: what can be dropped with its partition is not deleted row by row before.
   FOR v_app IN
-    SELECT a.id, (v_today - a.retention_days)::timestamp AT TIME ZONE 'UTC' AS before FROM app AS a ORDER BY a.id
+    SELECT a.id, date_trunc('week', (v_today - a.retention_days)::timestamp) AT TIME ZONE 'UTC' AS before
+    FROM app AS a ORDER BY a.id
   LOOP
     SELECT h.tableoid::regclass::text INTO v_name FROM held AS h
     WHERE h.app_id = v_app.id AND h.until < v_app.before ORDER BY h.until LIMIT 1;
@@ -142,7 +145,7 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 COMMENT ON FUNCTION tend_held(integer, integer) IS
-  'One step of keeping the history: the partition of a day, today to p_ahead days on, is made (made); one that no app keeps any more is dropped (dropped); p_slice rows of an app that keeps less are deleted (swept). Null: nothing to do, or somebody is at it.';
+  'One step of keeping the history: the partition of a week, this one to p_ahead on, is made (made); one that no app keeps any more is dropped (dropped); p_slice rows of an app that keeps less are deleted (swept). Null: nothing to do, or somebody is at it.';
 
 CREATE FUNCTION behind(p_at timestamptz, p_by text, p_pool integer, p_x integer, p_extension smallint, p_party bigint)
 RETURNS TABLE (pool_id integer, line_id uuid, state text, direction text, a_sealed bytea, b_sealed bytea,

@@ -109,7 +109,7 @@ async def audit(db: Database, who: str, pool_id: int, line_id: UUID, bindings: S
     await db.fetch(statements("reach")["audit"], who, pool_id, line_id, list(bindings))
 
 
-async def tend(db: Database, *, ahead_days: int, limit: int) -> str | None:
+async def tend(db: Database, *, ahead_weeks: int, limit: int) -> str | None:
     """Keep the history in order by one step; return what was done, None = there was nothing to do."""
-    row = await db.fetchrow(statements("reach")["tend"], ahead_days, limit)
+    row = await db.fetchrow(statements("reach")["tend"], ahead_weeks, limit)
     return row["step"] if row is not None else None

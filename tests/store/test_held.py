@@ -15,6 +15,7 @@ from broker.store.database import Database
 from tests.store.pairs import VAULT, A, B, C, Pairs, b_becomes
 from tests.store.shop import Shop, open_shop
 
+_WEEK_S = 7 * 86_400
 _HELD = "SELECT tableoid::regclass::text AS part, * FROM held ORDER BY until, since"
 
 
@@ -144,13 +145,13 @@ async def _token(shop: Shop, no: int) -> int:
 
 async def _tend(shop: Shop, ahead: int = 1) -> list[str]:
     steps = []
-    while (step := await reach.tend(shop.db, ahead_days=ahead, limit=2)) is not None:
+    while (step := await reach.tend(shop.db, ahead_weeks=ahead, limit=2)) is not None:
         steps.append(step)
     return steps
 
 
-async def test_days_have_partitions_made_ahead(pairs: Pairs) -> None:
-    """Rows go to their day; those from before the partition was made move into it; nothing is lost in between."""
+async def test_weeks_have_partitions_made_ahead(pairs: Pairs) -> None:
+    """Rows go to their week; those from before the partition was made move into it; nothing is lost in between."""
     shop = pairs.shop
 
     async def one(x: int) -> None:
@@ -162,24 +163,26 @@ async def test_days_have_partitions_made_ahead(pairs: Pairs) -> None:
     assert [row["part"] for row in await _held(shop)] == ["held_rest"]
     assert await _tend(shop) == ["made", "made"]
     assert await _tend(shop) == []
-    today, tomorrow = [f"held_{await _now(shop) + timedelta(days=n):%Y%m%d}" for n in (0, 1)]
-    assert [row["part"] for row in await _held(shop)] == [today]
-    await shop.advance(86_400)
+    monday = await _now(shop)
+    monday -= timedelta(days=monday.weekday())
+    this, following = [f"held_{monday + timedelta(weeks=n):%Y%m%d}" for n in (0, 1)]
+    assert [row["part"] for row in await _held(shop)] == [this]
+    await shop.advance(_WEEK_S)
     await one(1)
-    assert [row["part"] for row in await _held(shop)] == [today, tomorrow]
-    await shop.advance(10 * 86_400)
+    assert [row["part"] for row in await _held(shop)] == [this, following]
+    await shop.advance(_WEEK_S)
     await one(2)
-    assert [row["part"] for row in await _held(shop)] == [today, tomorrow, "held_rest"]
+    assert [row["part"] for row in await _held(shop)] == [this, following, "held_rest"]
 
 
 async def test_what_is_old_goes(pairs: Pairs) -> None:
-    """A day that no app keeps is dropped whole; an app that keeps less has its rows deleted slice by slice."""
+    """A week that no app keeps is dropped whole; an app that keeps less has its rows deleted slice by slice."""
     shop = pairs.shop
     brief = await shop.value(
         "INSERT INTO app (name, mode, app_key, secret_sealed, base_url, retention_days)"
         " VALUES ('brief', 'axb', 'k2', 's', 'http://h', 1) RETURNING id"
     )
-    await shop.run("UPDATE app SET retention_days = 5 WHERE id <> $1", brief)
+    await shop.run("UPDATE app SET retention_days = 15 WHERE id <> $1", brief)
     await _tend(shop)
     for n in range(6):
         await shop.run(
@@ -187,14 +190,16 @@ async def test_what_is_old_goes(pairs: Pairs) -> None:
             " VALUES (1, gen_random_uuid(), $1, '+861', 'both', 1, broker_now(), broker_now(), 'released', 's')",
             brief if n < 5 else shop.app_id,
         )
-    await shop.advance(86_400)
     assert "swept" not in await _tend(shop)
-    await shop.advance(86_400)
+    # A week and the day that it is kept longer are over, and not those of the other app.
+    await shop.advance(_WEEK_S + 2 * 86_400)
     assert (await _tend(shop)).count("swept") == 3
     assert [row["app_id"] for row in await _held(shop)] == [shop.app_id]
-    await shop.advance(3 * 86_400)
+    await shop.advance(_WEEK_S - 2 * 86_400)
     assert "dropped" not in await _tend(shop)
     assert len(await _held(shop)) == 1
-    await shop.advance(86_400)
-    assert "dropped" in await _tend(shop)
+    await shop.advance(_WEEK_S + 2 * 86_400)
+    steps = await _tend(shop)
+    assert "dropped" in steps
+    assert "swept" not in steps
     assert await _held(shop) == []
