@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections import Counter
 
 import pytest
 
-from tests.contract.service import Answer, Client, Json, Service, eventually, phone
-
-
-class Axyb:
-    """The demonstration's app of mode AXYB."""
-
-    def __init__(self, service: Service, client: Client) -> None:
-        (app,) = (one for one in service.ready["apps"] if one["mode"] == "axyb")
-        self.key = str(app["api_key"])
-        self.client = client
-
-    async def bind(self, **fields: Any) -> Json:
-        """An A behind an X."""
-        answer = await self.ask("POST", "/v1/bindings", {"a": phone(), "area_code": "0755", "ttl_s": 3600} | fields)
-        assert answer.status == 201, answer.raw
-        return dict(answer.body)
-
-    async def ask(self, method: str, path: str, body: object = None, **more: Any) -> Answer:
-        """One request of this app's."""
-        return await self.client.ask(method, path, body, key=self.key, **more)
-
-    async def add(self, binding: Json, **fields: Any) -> Answer:
-        """Ask for a Y."""
-        return await self.ask("POST", f"/v1/bindings/{binding['id']}/peers", fields)
-
-    async def release(self, binding: Json) -> Answer:
-        """End the binding."""
-        return await self.ask("DELETE", f"/v1/bindings/{binding['id']}")
+from tests.contract.axyb import Axyb
+from tests.contract.service import Client, Json, Service, client_of, eventually, phone
 
 
 @pytest.fixture
@@ -149,6 +123,22 @@ async def test_five_x_at_most(axyb: Axyb) -> None:
     assert len({one["x"] for one in made}) == 5
     for one in made:
         await axyb.release(one)
+
+
+async def test_five_x_at_most_under_two_processes(service: Service, axyb: Axyb) -> None:
+    """However many ask at once, at whichever process, an A gets five X and no sixth."""
+    a = phone()
+    path, body = "/v1/bindings", {"a": a, "area_code": "0755", "ttl_s": 600}
+
+    async def once() -> int:
+        async with client_of(service) as client:  # a connection of its own: either of the processes takes it
+            answer = await client.ask("POST", path, body, key=axyb.key, headers={"Request-Timeout": "20"})
+        return answer.status
+
+    seen = Counter(await asyncio.gather(*(once() for _ in range(16))))
+    assert seen == {201: 5, 409: 11}
+    held = {item["x"] for item in await axyb.client.platform_of(a)}
+    assert len(held) == 5
 
 
 async def test_a_lost_answer_is_found(axyb: Axyb) -> None:
