@@ -169,7 +169,7 @@ class Modifier:
             call.key, call.attempt, done, reason, rest_s=self._rest_s(call.app_id),
             bar_s=self._timing.conflict_bar_s if answer.verdict is Verdict.CONFLICT else 0.0,
             outcome=answer.verdict.value, http=answer.http, code=short(answer.code),
-            subscription_id=call.subscription_id if anew else None, gap_ms=gap_ms or None,
+            subscription_id=call.subscription_id if anew else None, gap_ms=gap_ms,
         )  # fmt: skip
         asked_at = boottime()
         line_state = await self._sender.persist(lambda: changes.settle(self._db, item, lease_s=self._timing.lease_s))

@@ -6,6 +6,7 @@ what is there: the mark in our token tells the new binding from the old one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -44,8 +45,8 @@ class Replacer:
         self._sender = sender
         self._timing = sender.timing
 
-    async def carry_out(self, call: PlatformCall, change: LineChange) -> tuple[Answer, PlatformLine, int]:
-        """Return the answer that decided, what the platform holds now, and for how many ms it held nothing.
+    async def carry_out(self, call: PlatformCall, change: LineChange) -> tuple[Answer, PlatformLine, int | None]:
+        """Return the answer that decided, what the platform holds now, and for how many ms it held nothing (None: unknown).
 
         The verdict is ``DONE``, or what refused the change: then the line is bound as it was.
 
@@ -55,18 +56,19 @@ class Replacer:
         """
         found = await self._find(call) if call.maybe_sent else None
         if found is not None and found.token.startswith(call.mark + "."):
-            return Answer(Verdict.DONE), found, 0
+            return Answer(Verdict.DONE), found, None
+        # From before the unbind leaves: at most so long nobody is behind X.
+        since = boottime()
         subscription_id = found.subscription_id if found is not None else call.subscription_id or ""
         if found is not None or not call.maybe_sent:
             await self._repeat(call, lambda: self._sender.unbind(call, subscription_id))
-        since = boottime()
         decided, made = await self._bind(call, change)
         if made is None:
             log.warning("replacement_refused", line=str(call.line_id), http=decided.http, code=decided.code)
             last, made = await self._bind(call, LineChange(ttl_s=change.ttl_s))
             if made is None:
                 raise Lost(last)
-        gap_ms = round((boottime() - since) * 1000)
+        gap_ms = math.ceil((boottime() - since) * 1000)
         log.info("line_bound_anew", line=str(call.line_id), gap_ms=gap_ms)
         return decided, made, gap_ms
 

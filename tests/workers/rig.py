@@ -38,6 +38,7 @@ from broker.workers.service import Periodic
 from tests.emulator.support import KEY, SECRET, Emulated, Json
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound="Instance")
 
 
 QUICK = Timing(
@@ -262,11 +263,27 @@ async def instance(
     **changed: Any,
 ) -> AsyncIterator[Instance]:
     """Run an instance on a seeded database."""
+    async with instance_of(Instance, dsn, emu, timing=timing, width=width, platform=platform, **changed) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def instance_of(
+    kind: type[Kind],
+    dsn: str,
+    emu: Emulated,
+    *,
+    timing: Timing = QUICK,
+    width: int = 64,
+    platform: Callable[[App], Platform] | None = None,
+    **changed: Any,
+) -> AsyncIterator[Kind]:
+    """Run an instance of that kind on a seeded database."""
     db = Database(dsn, connections=8, timeout_s=3.0)
     await db.open()
     try:
         known = await registry.load(db, vault())
-        made = Instance(db, emu, known, replace(timing, **changed), width, platform)
+        made = kind(db, emu, known, replace(timing, **changed), width, platform)
         try:
             yield made
         finally:
