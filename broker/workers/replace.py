@@ -46,7 +46,7 @@ class Replacer:
         self._timing = sender.timing
 
     async def carry_out(self, call: PlatformCall, change: LineChange) -> tuple[Answer, PlatformLine, int | None]:
-        """Return the answer that decided, what the platform holds now, and for how many ms it held nothing (None: unknown).
+        """Return the answer that decided, what the platform holds now, for how many ms it held nothing (None: unknown).
 
         The verdict is ``DONE``, or what refused the change: then the line is bound as it was.
 
@@ -126,5 +126,6 @@ def _as_changed(call: PlatformCall, change: LineChange) -> PlatformCall:
         "ttl_s": change.ttl_s,
         "callback": change.callback,
     }
-    changed = replace(call, **{name: value for name, value in wanted.items() if value is not None})  # type: ignore[arg-type]
+    given = {name: value for name, value in wanted.items() if value is not None}
+    changed = replace(call, **given)  # type: ignore[arg-type]
     return replace(changed, callback=None) if change.no_callback else changed
