@@ -257,7 +257,7 @@ CREATE FUNCTION reserve_places(
 ) RETURNS TABLE (ord integer, outcome text, created_at timestamptz, x_id integer, extension smallint, chosen text,
                  first_fit integer)
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -269,6 +269,7 @@ DECLARE
   v_extension smallint[] := array_fill(NULL::smallint, ARRAY[v_many]);
   v_chosen text[] := array_fill(NULL::text, ARRAY[v_many]);
   v_first integer[] := array_fill(NULL::integer, ARRAY[v_many]);
+  v_rests boolean[];
   v_made uuid[];
   want record;
   got record;
@@ -305,8 +306,14 @@ BEGIN
     END ORDER BY j.ord)
   INTO outcomes FROM judged AS j;
 
+  -- Who rests on a place of its own is found out for all at once: hardly anybody does, and a call for each item costs.
+  SELECT array_agg(EXISTS (
+      SELECT FROM place AS p
+      WHERE p.party_key = i.a_key AND p.until > v_now AND p.until < 'infinity' AND p.pool_id = i.pool_id OFFSET 0)
+    ORDER BY i.ord)
+  INTO v_rests FROM unnest(p_pool, p_a) WITH ORDINALITY AS i (pool_id, a_key, ord);
   FOR n IN 1 .. v_many LOOP
-    CONTINUE WHEN outcomes[n] IS NOT NULL;
+    CONTINUE WHEN outcomes[n] IS NOT NULL OR (p_asked[n] IS NULL AND NOT v_rests[n]);
     IF p_asked[n] IS NOT NULL THEN
       SELECT a.* INTO got FROM ask_place(p_pool[n], p_asked[n], p_a[n], p_line[n], v_now) AS a;
     ELSE
