@@ -11,7 +11,7 @@ from aiohttp import web
 from broker.api import parse
 from broker.api.bindings import read, seen
 from broker.api.capability import change_errors
-from broker.api.checks import callback_errors, options_errors, party_errors, ttl_errors
+from broker.api.checks import callback_errors, first_of_each, options_errors, party_errors, ttl_errors
 from broker.api.context import Heard, Reply, Services
 from broker.api.patching import called_back, check_kept, patched
 from broker.api.reply import pack, problem_body
@@ -88,7 +88,7 @@ def _plan(asked: parse.ChangeRequest, binding: Binding, services: Services) -> P
     if asked.ttl_s is not None:
         errors.extend(ttl_errors(asked.ttl_s, app))
     if errors:
-        raise Invalid("Some fields are wrong; see errors.", errors=tuple(errors))
+        raise Invalid("Some fields are wrong; see errors.", errors=first_of_each(errors))
     check_kept(MODES[app.mode], binding, callback, options)
     line = LineChange(
         a=asked.a if asked.a != binding.a else None,

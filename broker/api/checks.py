@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from broker.domain.modes import LONGEST_TTL_S, MODES
@@ -20,6 +20,11 @@ _REFUSED: Final = {
     Kind.INTERNATIONAL: ("international_number", "is no number of the mainland; the platform connects no others"),
     Kind.SPECIAL: ("special_number", "is neither a mobile nor a landline of the mainland"),
 }
+
+
+def first_of_each(errors: Sequence[FieldError]) -> tuple[FieldError, ...]:
+    """Return the first error of each field: of one that the mode does not know there is no more to say."""
+    return tuple({error.pointer: error for error in reversed(errors)}.values())[::-1]
 
 
 def party_errors(

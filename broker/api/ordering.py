@@ -7,7 +7,14 @@ import orjson
 from broker.api import parse
 from broker.api.candidates import candidates, routing_of
 from broker.api.capability import bind_errors
-from broker.api.checks import callback_errors, extension_errors, options_errors, party_errors, ttl_errors
+from broker.api.checks import (
+    callback_errors,
+    extension_errors,
+    first_of_each,
+    options_errors,
+    party_errors,
+    ttl_errors,
+)
 from broker.api.context import Services
 from broker.domain.choice import Policy
 from broker.domain.modes import MODES, Mode
@@ -49,7 +56,7 @@ def order_of(
     errors.extend(callback_errors(callback, asked.a, options, ttl_s, registry))
     errors.extend(extension_errors(asked.extension, app))
     if errors:
-        raise Invalid("Some fields are wrong; see errors.", errors=_one_each(errors))
+        raise Invalid("Some fields are wrong; see errors.", errors=first_of_each(errors))
     if not pools:
         raise PoolExhausted("No pool of this app is open.", extra={"reasons": {"not_open": 0}, "pools": []})
     return BindOrder(
@@ -112,8 +119,3 @@ def _pair_errors(found: parse.Asked, needs: frozenset[str], routing: str | None)
     if asked.b is not None and asked.a == asked.b:
         errors.append(FieldError("/b", "must differ from a"))
     return errors
-
-
-def _one_each(errors: list[FieldError]) -> tuple[FieldError, ...]:
-    """Return the first error of each field: to one that the mode does not know there is no more to say."""
-    return tuple({error.pointer: error for error in reversed(errors)}.values())[::-1]
