@@ -110,6 +110,8 @@ def _carried(
         for name in options
         if name not in given and fields.get(name) != options[name]
     ]
+    if old.b is not None and "b" not in known:
+        dropped.append(_not_carried("/b", f"in {app.name} nobody but a is behind X"))
     if not {"pool", "area_code", "areas"} & given.keys():
         here = registry.pools[old.pool_id].area_code
         if any(pool.area_code == here and pool.open for pool in registry.app_pools.get(app.id, ())):

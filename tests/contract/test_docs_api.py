@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from broker.api import problems
 from broker.api.operations import OPEN
 from broker.api.routes import ROUTES
-from tests.contract.service import CHECKOUT, Client, client_of, memory, up
+from tests.contract.service import CHECKOUT, Client, add_key, client_of, memory, phone, rows, settled_config, up
 from tests.pg import state_folder
 
 _PAGE = (CHECKOUT / "docs" / "api.md").read_text()
@@ -77,16 +79,37 @@ def _fits(shown: str, real: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, shown.split("…"))), real) is not None
 
 
-async def _check(client: Client, example: _Example, binding_id: str) -> str:
-    """Run one example and return the id of the binding that `$ID` now stands for."""
-    keys = {f"$KEY_{app['mode'].upper()}": str(app["api_key"]) for app in client.service.ready["apps"]}
-    headers = {
-        name: re.sub(r"[$]KEY\w*", lambda key: keys.get(key[0], client.service.key), value)
-        for name, value in example.headers.items()
+async def _known(client: Client) -> dict[str, str]:
+    """What the page's variables stand for: keys, a call that lasts, and a recording of one that is over."""
+    service = client.service
+    (app,) = await rows(service, "SELECT id FROM app WHERE name = 'demo-axb'")
+    listening = await add_key(service, app["id"], "listener", ("reveal",))
+    await settled_config(service, client, listening)
+    a = phone()
+    x = (await client.bind(a=a, area_code="0755", recording={"enabled": True})).body["x"]
+    over, lasting = [(await client.call(a, x))["session_id"] for _ in range(2)]
+    await client.emulator("POST", "clock", {"advance_s": 4})
+    await client.ask("POST", f"/v1/calls/{quote(over, safe='')}:stop")
+    (recording,) = (await client.emulator("GET", "recordings"))["items"]
+    return {
+        **{f"$KEY_{app['mode'].upper()}": app["api_key"] for app in service.ready["apps"]},
+        "$KEY": service.key,
+        "$REVEAL_KEY": listening,
+        "$SESSION": quote(lasting, safe=""),
+        "$FILE": recording["record_object_name"],
+        "$DOMAIN": recording["record_domain"],
     }
-    answer = await client.ask(
-        example.method, example.path.replace("$ID", binding_id), data=example.body, headers=headers, key=None
-    )
+
+
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    return re.sub(r"[$][A-Z_]+", lambda name: known[name[0]], text)
+
+
+async def _check(client: Client, example: _Example, known: dict[str, str]) -> None:
+    """Run one example and remember the id of the binding that `$ID` now stands for."""
+    headers = {name: _filled(value, known) for name, value in example.headers.items()}
+    body = _filled(example.body, known) if example.body is not None else None
+    answer = await client.ask(example.method, _filled(example.path, known), data=body, headers=headers, key=None)
     where = f"{example.method} {example.path}: {answer.raw.decode()}"
     assert answer.status == example.status, where
     assert _form(answer.body) == _form(example.shown), where
@@ -94,16 +117,16 @@ async def _check(client: Client, example: _Example, binding_id: str) -> str:
         assert _fits(value, answer.headers[name].split(";")[0]), f"{name} of {where}"
     for name in {"state", "reason", "code", "title", "type", "detail", "pool", "a", "b", "ttl_s"} & set(example.shown):
         assert _fits(str(example.shown[name]), str(answer.body[name])), f"{name} of {where}"
-    return str(answer.body["id"]) if "id" in answer.body else binding_id
+    known["$ID"] = str(answer.body.get("id", known.get("$ID")))
 
 
 async def test_every_example_is_what_happens() -> None:
     """In the order of the page, on a fresh broker: status, headers shown, members and their kinds, and stable words."""
     with state_folder(memory()) as folder, up(folder) as running:
         async with client_of(running) as client:
-            binding_id = ""
+            known = await _known(client)
             for example in _EXAMPLES:
-                binding_id = await _check(client, example, binding_id)
+                await _check(client, example, known)
 
 
 def test_no_example_is_left_out() -> None:

@@ -46,12 +46,12 @@ async def test_a_pair_goes_on_in_every_mode(service: Service, client: Client, mo
 
 
 async def test_what_a_mode_does_not_know_is_named(service: Service, client: Client) -> None:
-    """AXE has no direction, no SMS switch and no limit of calls: each is a warning, and the move goes through."""
+    """AXE has no B, direction, SMS switch or limit of calls: each is a warning, and the move goes through."""
     old = (await client.bind(direction="a_to_b", sms=True, max_call_minutes=5)).body
     answer = await _rebind(client, _key(service, "axb"), old["id"], app="demo-axe")
     assert answer.status == 201, answer.raw
     dropped = {item["pointer"] for item in answer.body["warnings"] if item["code"] == "not_carried_over"}
-    assert dropped == {"/direction", "/sms", "/max_call_minutes"}
+    assert dropped == {"/b", "/direction", "/sms", "/max_call_minutes"}
 
 
 async def test_what_a_mode_does_not_know_cannot_be_given(service: Service, client: Client) -> None:
