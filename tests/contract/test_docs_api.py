@@ -106,7 +106,7 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
 
 
 async def _check(client: Client, example: _Example, known: dict[str, str]) -> None:
-    """Run one example and remember the id of the binding that `$ID` now stands for."""
+    """Run one example and remember the ids of the binding and the peer that `$ID` and `$PEER` now stand for."""
     headers = {name: _filled(value, known) for name, value in example.headers.items()}
     body = _filled(example.body, known) if example.body is not None else None
     answer = await client.ask(example.method, _filled(example.path, known), data=body, headers=headers, key=None)
@@ -117,7 +117,8 @@ async def _check(client: Client, example: _Example, known: dict[str, str]) -> No
         assert _fits(value, answer.headers[name].split(";")[0]), f"{name} of {where}"
     for name in {"state", "reason", "code", "title", "type", "detail", "pool", "a", "b", "ttl_s"} & set(example.shown):
         assert _fits(str(example.shown[name]), str(answer.body[name])), f"{name} of {where}"
-    known["$ID"] = str(answer.body.get("id", known.get("$ID")))
+    made = str(answer.body.get("id", ""))
+    known |= {"$PEER": made} if made.startswith("per_") else {"$ID": made} if made else {}
 
 
 async def test_every_example_is_what_happens() -> None:
