@@ -124,6 +124,17 @@ async def test_members_of_the_modes(client: Client) -> None:
     assert pair["b"] is not None
 
 
+async def test_a_callback_is_replaced_and_not_taken_away(client: Client) -> None:
+    """Another number takes the place of the first, with its time; the wire has no empty form, so null is a 409."""
+    made = await _bound(client, "axe", callback={"number": phone()})
+    path, other = f"/v1/bindings/{made['id']}", phone()
+    changed = await _ask(client, "axe", "PATCH", path, {"callback": {"number": other, "ttl_s": 120}})
+    assert changed.status == 200, changed.raw
+    assert changed.body["callback"] == {"number": f"+86*******{other[-4:]}", "tone": None, "ttl_s": 120}
+    (await _ask(client, "axe", "PATCH", path, {"callback": None})).problem(409, "not_modifiable")
+    assert (await _ask(client, "axe", "GET", path)).body == changed.body
+
+
 async def test_any_city_will_do_if_relaxed(client: Client) -> None:
     """Guangzhou has no pool: strict is refused, relaxed gets an X of Shenzhen, in its province."""
     (await _bind(client, "ax", area_code="020")).problem(422, "no_pool_in_area")
