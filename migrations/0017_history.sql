@@ -69,7 +69,7 @@ BEGIN
     v_until := least(v_now, CASE
       WHEN (SELECT a.mode FROM app AS a WHERE a.id = OLD.app_id) = 'x' THEN v_last ELSE OLD.expires_at END);
   ELSE
-    NEW.parties_since := v_now;
+    UPDATE line AS l SET parties_since = v_now WHERE l.pool_id = OLD.pool_id AND l.id = OLD.id;
   END IF;
   INSERT INTO held (pool_id, line_id, app_id, x, extension, direction, a_key, b_key, since, until, why, bindings,
                     a_sealed, b_sealed)
@@ -77,13 +77,14 @@ BEGIN
           coalesce((SELECT x.number FROM x_number AS x WHERE x.pool_id = OLD.pool_id AND x.x_id = OLD.x_id), OLD.picked),
           CASE WHEN OLD.b_key IS NULL THEN coalesce(OLD.extension, 0) END, OLD.direction, OLD.a_key, OLD.b_key,
           v_since, greatest(v_until, v_since), v_why, v_bindings, OLD.a_sealed, OLD.b_sealed);
-  RETURN NEW;
+  RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION keep_held() IS 'Writes down who was behind the X of a line that ends or changes.';
 
--- Binds and confirmations pass by: the condition is false for a line that is not confirmed yet.
-CREATE TRIGGER kept BEFORE UPDATE ON line FOR EACH ROW
+-- Binds and confirmations pass by: the condition is false for a line that is not confirmed yet. AFTER, because a trigger
+-- BEFORE would have every row locked once more before its condition is looked at.
+CREATE TRIGGER kept AFTER UPDATE ON line FOR EACH ROW
 WHEN (OLD.confirmed_at IS NOT NULL AND OLD.seat IS NOT NULL
       AND (NEW.seat IS NULL OR NEW.a_sealed <> OLD.a_sealed OR NEW.b_sealed IS DISTINCT FROM OLD.b_sealed
            OR NEW.direction <> OLD.direction OR NEW.x_id IS DISTINCT FROM OLD.x_id))

@@ -1,0 +1,47 @@
+"""Mode X end to end: bindings that no platform hears of."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.service import Client, Service, Tenant, add_app, add_key, phone, rows, settled_config
+
+_X = "+8617099900001"
+
+
+@pytest.fixture
+async def exchange(service: Service, client: Client) -> Tenant:
+    """An app in mode X with one number."""
+    tenant = await add_app(service, "exchange", pools=[("all", "0755", [_X])], callers=())
+    await rows(service, "UPDATE app SET mode = 'x' WHERE id = $1", tenant.app_id)
+    # The key last: who knows it knows the rest.
+    key = await add_key(service, tenant.app_id, "main", ("bind", "read"))
+    await settled_config(service, client, key)
+    return Tenant(tenant.app_id, {"main": key})
+
+
+async def test_bound_changed_and_ended_without_a_platform_call(client: Client, exchange: Tenant) -> None:
+    """Bind, change and release are confirmed by our own books, and whom a call reaches follows at once."""
+    key, a, b, other = exchange.keys["main"], phone(), phone(), phone()
+
+    async def reached(caller: str) -> tuple[str, str | None]:
+        answer = await client.ask("POST", "/v1/reach:query", {"x": _X, "caller": caller}, key=key)
+        assert answer.status == 200, answer.raw
+        return answer.body["why"], answer.body["role"]
+
+    made = await client.bind(a=a, b=b, key=key)
+    assert (made.status, made.body["x"], made.body["mode"]) == (201, _X, "x"), made.raw
+    assert made.body["platform_binding_id"] == f"local-{made.body['line']}"
+    assert [await reached(caller) for caller in (a, b, other)] == [
+        ("bound", "b"), ("bound", "a"), ("party_unknown", None),
+    ]  # fmt: skip
+    path = f"/v1/bindings/{made.body['id']}"
+    changed = await client.ask("PATCH", path, {"b": other}, key=key)
+    assert (changed.status, changed.body["pending_change"]) == (200, None), changed.raw
+    assert [await reached(caller) for caller in (a, b, other)] == [
+        ("bound", "b"), ("party_unknown", None), ("bound", "a"),
+    ]  # fmt: skip
+    ended = await client.ask("DELETE", path, key=key)
+    assert (ended.status, ended.body["state"]) == (200, "released"), ended.raw
+    assert await reached(a) == ("not_bound", None)
+    assert not [entry for entry in await client.ledger() if _X in str(entry)]
