@@ -88,6 +88,8 @@ async def _by_extension(db: Database, vault: Vault, question: Question) -> Reach
         return own
     if question.digits is None:
         return Why.DIGITS_MISSING
+    if len(question.digits) != question.spot.extension_digits:
+        return Why.NOT_BOUND
     return await _look(db, vault, question, By.PLACE)
 
 

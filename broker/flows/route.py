@@ -76,7 +76,7 @@ def spot_in(registry: Registry, x: str) -> Spot | None:
         return None
     pool_id, x_id = place
     pool = registry.pools[pool_id]
-    return Spot(x, pool_id, x_id, pool.app.mode, pool.routing, pool.app.retention_days)
+    return Spot(x, pool_id, x_id, pool.app.mode, pool.routing, pool.app.retention_days, pool.app.extension_digits)
 
 
 def one_of(lines: list[Behind], caller: str, spot: Spot, by: By) -> Reached | Why:

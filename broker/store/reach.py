@@ -36,6 +36,7 @@ class Spot:
     mode: str
     routing: str
     retention_days: int
+    extension_digits: int
 
 
 async def behind(
@@ -95,7 +96,15 @@ async def spot_of(db: Database, x: str) -> Spot | None:
     row = await db.fetchrow(statements("reach")["spot"], x)
     if row is None:
         return None
-    return Spot(row["number"], row["pool_id"], row["x_id"], row["mode"], row["routing"], row["retention_days"])
+    return Spot(
+        row["number"],
+        row["pool_id"],
+        row["x_id"],
+        row["mode"],
+        row["routing"],
+        row["retention_days"],
+        row["extension_digits"],
+    )
 
 
 async def kept(db: Database, at: datetime, retention_days: int) -> tuple[bool, bool]:

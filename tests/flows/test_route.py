@@ -95,7 +95,8 @@ class Exchange:
             shop.pool, line, shop.app_id, shop.caller_id, ttl_s,
         )  # fmt: skip
         await shop.run(
-            "INSERT INTO place (pool_id, x_id, extension, until, line_id) VALUES ($1, $2, $3, 'infinity', $4)",
+            "INSERT INTO place (pool_id, x_id, extension, until, line_id) VALUES ($1, $2, $3, 'infinity', $4)"
+            " ON CONFLICT (pool_id, x_id, extension) DO UPDATE SET until = excluded.until, line_id = excluded.line_id",
             shop.pool, x_id, extension, line,
         )  # fmt: skip
         return line
@@ -275,8 +276,9 @@ async def test_who_is_reached_in_other_modes(exchange: Exchange) -> None:
     assert await exchange.ask(C, x_id=1) is Why.OWN_NUMBER
     await exchange.open("axe")
     await exchange.sole(D, x_id=2, extension=17)
-    assert await exchange.ask(B, x_id=2, digits="17") == ("a", D)
-    assert await exchange.ask(B, x_id=2, digits="18") is Why.NOT_BOUND
+    assert await exchange.ask(B, x_id=2, digits="0017") == ("a", D)
+    assert await exchange.ask(B, x_id=2, digits="0018") is Why.NOT_BOUND
+    assert await exchange.ask(B, x_id=2, digits="17") is Why.NOT_BOUND
     assert await exchange.ask(B, x_id=2) is Why.DIGITS_MISSING
     assert await exchange.ask(D, x_id=2) is Why.LAST_CALLER
 
