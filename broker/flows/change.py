@@ -7,11 +7,12 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from uuid import UUID
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
-from broker.domain.change import LineChange
+from broker.domain.change import Callee, LineChange
 from broker.domain.ids import new_id
 from broker.domain.modes import MODES, Allocation, Mode
 from broker.domain.options import CallOptions, modifiable
@@ -29,6 +30,9 @@ from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.registry import Pool, Registry
 
+#: Shortest life of a temporary callee (contract 3.5), and how far the platform's clock may be behind the answer.
+_SHORTEST_CALLEE_S = 1
+_CLOCKS_DIFFER_S = 0.2
 #: How often an X that others were quicker to take is chosen anew.
 _CHOICES = 16
 
@@ -91,6 +95,8 @@ class Changer:
         """
         mode = MODES[self._registry().apps[binding.app_id].mode]
         plan = self._as_the_mode_takes_it(binding, plan, mode)
+        if plan.line is not None and plan.line.a is not None:
+            binding = await self._without_callee(binding, until)
         options = plan.line.options if plan.line is not None else None
         if options is not None and mode.hint_tone_fixed and not modifiable(binding.options, options):
             if plan.rebind:
@@ -129,6 +135,18 @@ class Changer:
             # Bound anew, it lives from then on: as long as the binding has left.
             plan = replace(plan, line=replace(plan.line, ttl_s=mode.platform_ttl(_ttl_left(binding, plan))))
         return plan
+
+    async def _without_callee(self, binding: Binding, until: Wait) -> Binding:
+        """End the temporary callee: the platform would keep it, and the new A reach a stranger."""
+        if binding.callee is None or binding.callee_until is None or binding.callee_until <= binding.as_of:
+            return binding
+        if binding.callee_until > binding.as_of + timedelta(seconds=_SHORTEST_CALLEE_S):
+            soon = LineChange(callee=Callee(binding.callee, _SHORTEST_CALLEE_S))
+            binding = await self.change(binding, Plan(line=soon), until)
+        if binding.pending is not None or binding.callee_until is None:
+            raise _refusal("changing")
+        await asyncio.sleep((binding.callee_until - binding.as_of).total_seconds() + _CLOCKS_DIFFER_S)
+        return binding
 
     async def barred(self, binding: Binding, party_key: int, kept_key: int | None) -> bool:
         """Tell whether the party may not have the binding's X now, beside the one that stays."""

@@ -178,7 +178,7 @@ class Platform(Protocol):
     ) -> Answer:
         """List bindings on ``x`` (of AXE: the one on ``x`` and ``extension``), narrowed to those of ``a`` and ``b``.
 
-        At most 100 a page; a mode that cannot narrow lists them all.
+        Of AX without ``x``: all of ``a``'s. At most 100 a page; a mode that cannot narrow lists them all.
         """
         ...
 

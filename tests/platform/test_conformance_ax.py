@@ -35,6 +35,7 @@ async def test_life_of_a_line(tmp_path: Path) -> None:
         assert (made.verdict, line.x, made.total) == (Verdict.DONE, X, 1)
         whole = PlatformLine(line.subscription_id, X, A, token="1.1", direction=Direction.BOTH)
         assert (await driver.query(x=X, permit=yes, timeout_s=5)).bindings == (whole,)
+        assert (await driver.query(x="", a=A, permit=yes, timeout_s=5)).bindings == (whole,)
         assert (await driver.lookup(line.subscription_id, permit=yes, timeout_s=5)).bindings == (whole,)
         reached = await emulator.dial(B, X)
         assert (reached["connected_to"], reached["shown"], reached["state_code"]) == (A, X, 0)

@@ -194,19 +194,21 @@ async def test_not_found(code: str) -> None:
 
 
 async def test_query_and_lookup() -> None:
-    """A query asks by X alone, a look-up by the id; both list the binding as the platform has it."""
+    """A query asks by X alone, or else by A, a look-up by the id; all list bindings as the platform has them."""
     async with driving(HuaweiAx, saying({"privateNumList": [ELEMENT]})) as (platform, driver):
         for got in (
             await driver.query(x=X, a=C, permit=yes, timeout_s=5),
+            await driver.query(x="", a=A, permit=yes, timeout_s=5),
             await driver.lookup("s-1", permit=yes, timeout_s=5),
         ):
             assert (got.verdict, got.bindings, got.total) == (Verdict.DONE, (LINE,), 1)
         assert [head(request) for request in platform.requests] == [
             f"GET {PATH}?privateNum=%2B8617000000201 HTTP/1.1",
+            f"GET {PATH}?origNum={A.replace('+', '%2B')} HTTP/1.1",
             f"GET {PATH}?subscriptionId=s-1 HTTP/1.1",
         ]
-        with pytest.raises(ValueError, match="x must not be blank"):
-            await driver.query(x="", a=A, permit=yes, timeout_s=5)
+        with pytest.raises(ValueError, match="a must not be blank"):
+            await driver.query(x="", permit=yes, timeout_s=5)
 
 
 @pytest.mark.parametrize(

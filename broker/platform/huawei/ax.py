@@ -63,9 +63,13 @@ class HuaweiAx(HuaweiApp):
         permit: Permit,
         timeout_s: float,
     ) -> Answer:
-        """List the binding on ``x`` (contract 3.4), whoever its A is: the platform takes one criterion."""
-        del a, b, extension, page
-        return await self._list("privateNum=" + quote(filled("x", x), safe=""), permit, timeout_s, x=x)
+        """List the binding on ``x``, whoever its A is, or without ``x`` all of ``a``'s (contract 3.4).
+
+        The platform takes one criterion only, and shows at most the five bindings that an A can have.
+        """
+        del b, extension, page
+        criterion = "privateNum=" + quote(x, safe="") if x else "origNum=" + quote(filled("a", a), safe="")
+        return await self._list(criterion, permit, timeout_s, x=x)
 
     async def lookup(self, subscription_id: str, *, permit: Permit, timeout_s: float) -> Answer:
         """List the one binding with this id (contract 3.4)."""
