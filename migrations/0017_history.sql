@@ -197,6 +197,29 @@ $$;
 COMMENT ON FUNCTION behind(timestamptz, text, integer, integer, smallint, bigint) IS
   'Lines that may decide who is reached through an X: p_by pair (that of the party''s slot), whole (the X''s only one), place (that of an extension), own (those of the party as A without a B). p_at null = now; else lines that live and were so at that moment. over: past its own end; live: has bindings that are not. The keys may collide: the caller compares the numbers.';
 
+CREATE FUNCTION behind_y(p_at timestamptz, p_app integer, p_y text, p_party bigint)
+RETURNS TABLE (pool_id integer, line_id uuid, state text, direction text, a_sealed bytea, over boolean, peer_id uuid,
+               b_sealed bytea, binding_id uuid)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_at CONSTANT timestamptz := coalesce(p_at, broker_now());
+BEGIN
+  RETURN QUERY
+  SELECT l.pool_id, l.id, l.state, l.direction, l.a_sealed, coalesce(l.expires_at <= v_at, false), p.id, p.b_sealed,
+         p.binding_id
+  FROM (
+    SELECT o.* FROM peer AS o WHERE o.y = p_y AND o.state IN ('active', 'releasing') AND o.app_id = p_app OFFSET 0
+  ) AS p
+  JOIN line AS l ON l.pool_id = p.pool_id AND l.id = p.line_id
+  WHERE l.a_key = p_party AND l.seat IS NOT NULL AND p.confirmed_at <= v_at AND (p.expires_at IS NULL OR p.expires_at > v_at)
+  LIMIT 4;
+END
+$$;
+COMMENT ON FUNCTION behind_y(timestamptz, integer, text, bigint) IS
+  'Whom a party reaches as A by dialling a Y: the B of each of its lines that was given this one. p_at null = now. The keys may collide: the caller compares the numbers.';
+
 CREATE FUNCTION was_behind(p_at timestamptz, p_by text, p_x text, p_extension smallint, p_party bigint)
 RETURNS TABLE (pool_id integer, line_id uuid, direction text, a_sealed bytea, b_sealed bytea, why text, bindings uuid[])
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

@@ -77,8 +77,20 @@ async def ask(db: Database, vault: Vault, question: Question) -> Reached | Why:
             return Why.NOT_KEPT
     if spot.mode == "axe":
         return await _by_extension(db, vault, question)
+    if spot.mode == "axyb":
+        return await _by_platform(db, vault, question)
     by = By.PAIR if spot.mode == "axb" or (spot.mode == "x" and spot.routing == "pair") else By.WHOLE
     return await _look(db, vault, question, by)
+
+
+async def _by_platform(db: Database, vault: Vault, question: Question) -> Reached | Why:
+    """The number may be a Y, by which A reaches a B, or the X of somebody."""
+    spot, caller = question.spot, question.caller.reveal()
+    if lines := await reach.behind_y(db, vault, spot, caller, at=question.at):
+        return one_of(lines, caller, spot, By.PAIR)
+    found = await _look(db, vault, question, By.WHOLE)
+    # Who had which Y is not in the history.
+    return Why.NOT_KEPT if found is Why.NOT_BOUND and question.at is not None else found
 
 
 async def _by_extension(db: Database, vault: Vault, question: Question) -> Reached | Why:

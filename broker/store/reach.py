@@ -68,6 +68,25 @@ async def behind(
     ]
 
 
+async def behind_y(db: Database, vault: Vault, spot: Spot, caller: str, *, at: datetime | None = None) -> list[Behind]:
+    """Return the lines of AXYB whose A may reach somebody by dialling this number as a Y, each with that B."""
+    rows = await db.fetch(statements("reach")["behind_y"], at, spot.pool_id, spot.x, vault.party_key(caller))
+    found = [
+        Behind(
+            pool_id=row["pool_id"],
+            line_id=row["line_id"],
+            state=row["state"] if at is None else "",
+            direction=row["direction"],
+            a=_opened(row, "a", vault),
+            b=PhoneNumber(vault.open("peer", "b", row["pool_id"], row["peer_id"], row["b_sealed"])),
+            over=row["over"],
+            bindings=(row["binding_id"],),
+        )
+        for row in rows
+    ]
+    return [line for line in found if line.a.reveal() == caller]
+
+
 async def was_behind(
     db: Database, vault: Vault, spot: Spot, by: By, caller: str, *, extension: int, at: datetime
 ) -> list[Behind]:

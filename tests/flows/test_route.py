@@ -323,3 +323,24 @@ async def test_who_was_reached_alone_on_an_x(exchange: Exchange) -> None:
     assert await exchange.ask(B) is Why.NOT_BOUND
     assert await exchange.ask(B, at=await exchange.now() - timedelta(seconds=1)) is Why.NOT_BOUND
     assert await exchange.ask(B, at=during - timedelta(days=100)) is Why.NOT_KEPT
+
+
+async def test_a_y_leads_to_its_b(exchange: Exchange) -> None:
+    """A dials the Y that a B was given and reaches that B; for anybody else the number is nobody's."""
+    await exchange.open("axyb")
+    line, peer, shop = await exchange.sole(A), new_id(), exchange.shop
+    await shop.run(
+        "INSERT INTO peer (pool_id, id, app_id, binding_id, line_id, state, b_key, b_sealed, y, ttl_s, created_at,"
+        " confirmed_at) VALUES ($1, $2, $3, $4, $4, 'active', $5, $6, $7, 0, broker_now(), broker_now())",
+        shop.pool, peer, shop.app_id, line, VAULT.party_key(B), VAULT.seal("peer", "b", shop.pool, peer, B),
+        exchange.x(1),
+    )  # fmt: skip
+    assert await exchange.ask(A, x_id=1) == ("b", B)
+    assert await exchange.ask(C, x_id=1) is Why.NOT_BOUND
+    assert await exchange.ask(B) == ("a", A)
+    at = await exchange.now()
+    await shop.run("UPDATE line SET direction = 'b_to_a'")
+    assert await exchange.ask(A, x_id=1) is Why.DIRECTION
+    await shop.run("UPDATE peer SET expires_at = broker_now()")
+    assert await exchange.ask(A, x_id=1) is Why.NOT_BOUND
+    assert await exchange.ask(C, x_id=1, at=at) is Why.NOT_KEPT
