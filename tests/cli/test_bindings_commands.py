@@ -23,7 +23,8 @@ def service() -> Iterator[Service]:
 
 def ask(service: Service, *arguments: str, code: int = 0) -> Any:
     """Run `broker bindings …` on the service's folder and return its JSON; refused: its words."""
-    ended = run("bindings", *arguments, "--json", "--state-dir", str(service.folder))
+    app = ("--app", "demo-axb") if arguments[0] in {"list", "search"} else ()
+    ended = run("bindings", *arguments, *app, "--json", "--state-dir", str(service.folder))
     assert ended.returncode == code, ended.stderr
     return orjson.loads(ended.stdout) if code == 0 else ended.stderr
 
@@ -56,7 +57,7 @@ async def test_list_and_search_find_by_order_x_state_and_party(service: Service)
     found = ask(service, "search", b)
     assert ids(found) == [first["id"]]
     assert found["items"][0]["b"] == first["b"]
-    piped = from_stdin(service, f"{a}\n", "bindings", "search", "-")
+    piped = from_stdin(service, f"{a}\n", "bindings", "search", "-", "--app", "demo-axb")
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout.splitlines()[0].split("\t")[:2] == ["id", "state"]
     assert {line.split("\t")[0] for line in piped.stdout.splitlines()[1:]} == {first["id"], second["id"]}
