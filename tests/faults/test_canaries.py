@@ -95,6 +95,10 @@ class Tour:
         real = re.sub(r"{(\w+)}", lambda found: ids[found[1]], path)
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         example = self._with_canaries(content.get("example"), ids["id"])
+        if path == "/v1/reach":
+            real += f"?x={made.body['x']}&caller={self.canaries.e164()}"
+        elif path.startswith("/v1/reach:"):
+            example["x"] = made.body["x"]
         headers = self.headers()
         for _ in range(2):  # with the same key: the second is answered again
             answer = await self.ask(method, real, example, headers=headers)
