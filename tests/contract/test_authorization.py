@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from broker.api.auth import new_key
@@ -27,8 +29,9 @@ _MALFORMED = [
 
 
 def _path(route: Route) -> str:
-    path = route.path.replace("{id}", "bnd_" + "0" * 32)
-    return path.replace("{order_id}", "none").replace("{name}", "none")
+    """The route's path with names of nothing."""
+    path = route.path.replace("{id}", "bnd_" + "0" * 32).replace("{peer_id}", "per_" + "0" * 32)
+    return re.sub(r"{\w+}", "none", path)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import pytest
@@ -60,6 +61,9 @@ class Tour:
         self.canaries = canaries
         self.visited: set[tuple[str, str]] = set()
         self.answers: list[Answer] = []
+        #: A key that may see what calls were recorded.
+        self.revealing = ""
+        self.keys = {app["mode"]: str(app["api_key"]) for app in client.service.ready["apps"]}
 
     async def ask(self, method: str, path: str, body: object = None, **options: Any) -> Answer | None:
         """Send a request; None: a killed worker took it along."""
@@ -87,21 +91,48 @@ class Tour:
             "X-Phone": base64.b64encode(one.encode()).decode(),
         }
 
+    async def _needs(self, path: str) -> tuple[str, dict[str, str], Json]:
+        """What the path needs to do its work: the app's key, names in the path, members of the body or query."""
+        mode = "axyb" if "/peers" in path else "ax" if path.endswith("/callee") else "axb"
+        key, names, caller = self.keys[mode], dict(_NAMES), self.canaries.e164()
+        recording = {"recording": {"enabled": True}} if mode == "axb" else {}
+        fields = {"a": caller, **recording, **({"b": self.canaries.e164()} if mode == "axb" else {})}
+        made = await self.ask("POST", "/v1/bindings", fields, key=key, headers=self.headers())
+        assert made is not None
+        assert made.status == 201, made.raw
+        names["id"], x = made.body["id"], made.body["x"]
+        if "/peers" in path:
+            peer = await self.ask(
+                "POST", f"/v1/bindings/{names['id']}/peers", {"b": self.canaries.e164(), "ttl_s": 600}, key=key
+            )
+            assert peer is not None
+            names["peer_id"] = peer.body["id"]
+        if "{session_id}" in path:
+            names["session_id"] = quote((await self.client.call(caller, x))["session_id"], safe="")
+        if "/recordings" in path:
+            call = await self.client.call(caller, x)
+            await self.client.emulator("POST", "clock", {"advance_s": 4})
+            await self.client.emulator("DELETE", f"calls/{quote(call['session_id'], safe='')}")
+            *_, kept = (await self.client.emulator("GET", "recordings"))["items"]
+            return self.revealing, names, {
+                "file_name": kept["record_object_name"], "record_domain": kept["record_domain"]
+            }  # fmt: skip
+        return key, names, {"x": x, "caller": self.canaries.e164()} if "/reach" in path else {}
+
     async def visit(self, path: str, method: str, operation: Json, schemas: Json) -> None:
         """One operation: done as its example has it, with canaries for phones, then wrong in every way."""
-        made = await self.bind()
-        assert made is not None
-        ids = dict(_NAMES, id=made.body["id"])
+        key, ids, members = await self._needs(path)
         real = re.sub(r"{(\w+)}", lambda found: ids[found[1]], path)
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        example = self._with_canaries(content.get("example"), ids["id"])
-        if path == "/v1/reach":
-            real += f"?x={made.body['x']}&caller={self.canaries.e164()}"
-        elif path.startswith("/v1/reach:"):
-            example["x"] = made.body["x"]
+        first: Json = next(iter(content.get("examples", {}).values()), {})
+        example = self._with_canaries(content.get("example", first.get("value")), ids["id"])
+        if members and method == "GET":
+            real += f"?{urlencode(members)}"
+        elif members:
+            example |= members
         headers = self.headers()
         for _ in range(2):  # with the same key: the second is answered again
-            answer = await self.ask(method, real, example, headers=headers)
+            answer = await self.ask(method, real, example, headers=headers, key=key)
             if answer is not None and answer.status < 300:
                 self.visited.add((path, method))
         phone = self.canaries.e164()
@@ -253,6 +284,8 @@ async def test_canaries_leave_no_trace(own: Service) -> None:
         tour = Tour(client, Canaries())
         (app,) = await rows(own, "SELECT id FROM app WHERE name = 'demo-axb'")
         operator = await add_key(own, app["id"], "console", ["operate"])
+        tour.revealing = await add_key(own, app["id"], "listener", ["reveal"])
+        await settled_config(own, client, tour.revealing)
         await _binds_with_faults_and_a_kill(tour)
         document = (await client.ask("GET", "/openapi.json")).body
         operations = [
