@@ -55,7 +55,7 @@ async def test_a_key_without_the_scope_is_403(client: Client, other: Tenant, rou
     for caller, scopes in (("binder", {"bind"}), ("reader", {"read"}), ("nothing", set[str]())):
         answer = await client.ask(route.method, _path(route), data=b"{", key=other.keys[caller])
         if route.scope in scopes:
-            assert answer.status in {200, 400, 404, 422}
+            assert answer.status in {200, 400, 404, 422, 502}  # 502: the platform does not know this app
         else:
             assert f"'{route.scope}'" in answer.problem(403, "forbidden")["detail"]
 

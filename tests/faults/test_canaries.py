@@ -95,7 +95,7 @@ class Tour:
         """What the path needs to do its work: the app's key, names in the path, members of the body or query."""
         mode = "axyb" if "/peers" in path else "ax" if path.endswith("/callee") else "axb"
         key, names, caller = self.keys[mode], dict(_NAMES), self.canaries.e164()
-        recording = {"recording": {"enabled": True}} if mode == "axb" else {}
+        recording = {"recording": {"enabled": True}} if "/recordings" in path else {}
         fields = {"a": caller, **recording, **({"b": self.canaries.e164()} if mode == "axb" else {})}
         made = await self.ask("POST", "/v1/bindings", fields, key=key, headers=self.headers())
         assert made is not None
