@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 #: What an operator can put right: it is waited for, with nobody behind X if need be.
 _OPERATORS: Final = frozenset({Verdict.CONFIGURATION, Verdict.APP_SUSPENDED, Verdict.BAD_DIGEST})
+#: What tells the mark of the way back from that of the change: whoever takes over must not take the one for the other.
+_BACK: Final = "-"
 #: Answers that say that this A, or these options, will never be bound.
 _REFUSALS: Final = frozenset({Verdict.BAD_REQUEST, Verdict.PARTY_LIMIT})
 
@@ -62,21 +64,25 @@ class Replacer:
         subscription_id = found.subscription_id if found is not None else call.subscription_id or ""
         if found is not None or not call.maybe_sent:
             await self._repeat(call, lambda: self._sender.unbind(call, subscription_id))
-        decided, made = await self._bind(call, change)
+        decided, made = await self._bind(call, change, call.mark)
         if made is None:
             log.warning("replacement_refused", line=str(call.line_id), http=decided.http, code=decided.code)
-            last, made = await self._bind(call, LineChange(ttl_s=change.ttl_s))
+            last, made = await self._bind(call, LineChange(ttl_s=change.ttl_s), call.mark + _BACK)
+            made = made or await self._certainly(call)
             if made is None:
                 raise Lost(last)
+            if made.token.startswith(call.mark + "."):
+                # One that was sent before the refusal has come through after all.
+                decided = Answer(Verdict.DONE)
         gap_ms = math.ceil((boottime() - since) * 1000)
         log.info("line_bound_anew", line=str(call.line_id), gap_ms=gap_ms)
         return decided, made, gap_ms
 
-    async def _bind(self, call: PlatformCall, change: LineChange) -> tuple[Answer, PlatformLine | None]:
+    async def _bind(self, call: PlatformCall, change: LineChange, mark: str) -> tuple[Answer, PlatformLine | None]:
         """Bind until it is certain: what is bound, or None with the answer that refuses it for good."""
         wanted = _as_changed(call, change)
         while True:
-            answer = await self._repeat(call, lambda: self._sender.bind(wanted, of=call))
+            answer = await self._repeat(call, lambda: self._sender.bind(wanted, of=call, mark=mark))
             match answer.verdict:
                 case Verdict.DONE:
                     return answer, answer.bindings[0]
@@ -84,10 +90,21 @@ class Replacer:
                     return answer, None
                 case _:
                     # An attempt before this one may have come through; else a stranger has our place.
-                    found = await self._find(call)
-                    if found is None or found.token.partition(".")[0] != call.line_id.hex:
+                    found = await self._certainly(call)
+                    if found is None:
                         raise Lost(answer)
                     return Answer(Verdict.DONE), found
+
+    async def _certainly(self, call: PlatformCall) -> PlatformLine | None:
+        """Return what is there of this line, once nothing of it can come late any more."""
+        while True:
+            found = await self._find(call)
+            if found is not None and found.token.partition(".")[0] == call.line_id.hex:
+                return found
+            wait = call.last_unknown_at + self._timing.absence_s - boottime()
+            if wait <= 0:
+                return None
+            await self._sender.pause(call, min(wait, self._timing.longest_backoff_s))
 
     async def _find(self, call: PlatformCall) -> PlatformLine | None:
         answer = await self._repeat(call, lambda: self._sender.query(call))
@@ -101,6 +118,8 @@ class Replacer:
                 answer = await ask()
             except LaneShut as shut:
                 answer = Answer(Verdict.CONFIGURATION, code=shut.reason)
+            if answer.verdict is Verdict.UNKNOWN:
+                call.last_unknown_at = boottime()
             match answer.verdict:
                 case Verdict.WITHHELD:
                     await self._sender.extend(call)

@@ -111,13 +111,17 @@ class Sender:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    async def bind(self, call: PlatformCall, *, of: PlatformCall | None = None) -> Answer:
-        """Send the bind once; ``of``: the call that it belongs to, of which ``call`` says what is to be bound."""
+    async def bind(self, call: PlatformCall, *, of: PlatformCall | None = None, mark: str | None = None) -> Answer:
+        """Send the bind once; ``of``: the call that it belongs to, of which ``call`` says what is to be bound.
+
+        ``mark`` tells it from other binds of that call.
+        """
         owner = of or call
 
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             _count_attempt(owner)
-            return platform.bind(self._request(call, owner.token), permit=permit, timeout_s=timeout_s)
+            token = owner.token if mark is None else f"{mark}.{owner.attempt}"
+            return platform.bind(self._request(call, token), permit=permit, timeout_s=timeout_s)
 
         return await self._send(owner, send)
 

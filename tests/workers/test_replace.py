@@ -133,6 +133,43 @@ async def test_a_refused_a_changes_nothing(one: Sole) -> None:
     assert await one.emu.bindings() == []
 
 
+async def test_taken_over_on_the_way_back(database_url: str, emu: Emulated, one: Sole) -> None:
+    """Who takes over after the old A was bound again does not take that for the new one."""
+    made = await one.take(A)
+    await emu.fault(interface="bind", kind="code", http=403, code="1010002", count=1)
+    await emu.fault(interface="bind", kind="delay", ms=1500, when="after", count=1)
+    await one.change(made, TO_A2, wait=False)
+
+    async def both_binds_have_arrived() -> bool:
+        return all(fault["hits"] for fault in (await emu.ask("GET", "faults")).body["items"])
+
+    await eventually(both_binds_have_arrived)
+    await one.drain(0.0)
+    async with sole(database_url, emu) as two:
+        await two.end_leases()
+        await two.rescue()
+
+        async def settled() -> bool:
+            return (await two.show(made)).pending is None
+
+        await eventually(settled, within_s=20)
+        now = await two.show(made)
+        (held,) = await emu.bindings()
+        assert (held["a"], held["subscription_id"]) == (now.a.reveal(), now.subscription_id)
+        assert await _reached(emu, now) == now.a.reveal()
+
+
+async def test_a_late_bind_after_refusals(database_url: str, emu: Emulated) -> None:
+    """A bind that comes late, when everything after it was refused, is what the books have in the end."""
+    async with sole(database_url, emu, absence_s=3.0) as one:
+        made = await one.take(A)
+        first = await one.show(made)
+        await emu.fault(interface="bind", kind="late_commit", count=1, ms=1000)
+        await emu.fault(interface="bind", kind="code", http=403, code="1010002", count=2)
+        await one.change(made, TO_A2)
+        await _only_a2(one, made, first)
+
+
 async def test_released_meanwhile(one: Sole) -> None:
     """A release that comes while the line is bound anew ends what has become of it."""
     made = await one.take(A)
