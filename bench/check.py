@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -29,17 +30,24 @@ _EXPIRING = timedelta(seconds=5)
 #: The platform's callDirection.
 _DIRECTIONS = {"both": 0, "a_to_b": 1, "b_to_a": 2}
 _LIVE = frozenset({"pending", "active", "releasing"})
+#: Modes of which the platform keeps nothing.
+_KEPT_BY_US = frozenset({"x"})
+#: Modes that change A by binding the line's place anew.
+_BOUND_ANEW = frozenset({"axe"})
 
 _OPEN_CALLS = "SELECT count(*) FROM platform_call WHERE state = 'open'"
 _LINES = """
-SELECT l.pool_id, l.id, l.state, l.seat, l.x_id, x.number, l.a_key, l.b_key, l.a_sealed, l.b_sealed, l.subscription_id,
-       l.confirmed_at, l.expires_at, l.direction, l.options, l.calls, app.cap
-FROM line AS l JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id JOIN app ON app.id = l.app_id
+SELECT l.pool_id, l.id, l.state, l.seat, l.x_id, coalesce(x.number, l.picked) AS number, l.a_key, l.b_key, l.a_sealed,
+       l.b_sealed, l.subscription_id, l.confirmed_at, l.expires_at, l.direction, l.options, l.calls, app.cap, app.mode,
+       CASE WHEN app.mode = 'axe' THEN lpad(l.extension::text, app.extension_digits, '0') END AS extension
+FROM line AS l LEFT JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id JOIN app ON app.id = l.app_id
 """
 _SLOTS = "SELECT pool_id, x_id, party_key, counterpart_key, line_id FROM slot WHERE until = 'infinity'"
 _BINDINGS = "SELECT pool_id, id, line_id, state FROM binding"
 _APPS = "SELECT app_key FROM app"
 _NOW = "SELECT broker_now()"
+#: Every way in which the books of who is behind which X can be wrong; no rows = they are right.
+WRONG_BOOKS = (Path(__file__).parent / "wrong_books.sql").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Books:
 async def check_books(database_url: str, vault: Vault, emulator_admin_url: str, *, settle_s: float = 30.0) -> list[str]:
     """Compare database and platform once no platform call is open (waiting at most ``settle_s``)."""
     books = await read_books(database_url, settle_s=settle_s)
-    live, rows = await _platform(emulator_admin_url)
+    live, rows = await read_platform(emulator_admin_url)
     violations = within(books)
     if books.open_calls:
         violations.append(f"not settled: {books.open_calls} platform calls are still open after {settle_s:g} s")
@@ -165,6 +173,8 @@ def _line(line_id: UUID, line: asyncpg.Record, slots: Sequence[asyncpg.Record]) 
         if line["seat"] is not None:
             yield f"seat leaked: line {line_id} is {line['state']} and keeps seat {line['seat']}"
         return
+    if line["b_key"] is None:
+        return  # what lines of one party hold is no slots: WRONG_BOOKS judges them
     if line["seat"] is None or not 0 <= line["seat"] < line["cap"]:
         yield f"line {line_id} is {line['state']} with seat {line['seat']} (cap {line['cap']})"
     found = sorted((s["pool_id"], s["x_id"], s["party_key"], s["counterpart_key"]) for s in slots)
@@ -176,40 +186,54 @@ def _line(line_id: UUID, line: asyncpg.Record, slots: Sequence[asyncpg.Record]) 
 def compare(books: Books, vault: Vault, live: Sequence[Mapping[str, Any]]) -> list[str]:
     """Compare the live lines with the bindings that the platform holds now."""
     violations: list[str] = []
-    at_platform = {one["subscription_id"]: one for one in live if one["app_key"] in books.apps}
+    # A relation of AXYB goes by the id of its AX.
+    at_platform = {one["subscription_id"]: one for one in live if one["app_key"] in books.apps and not one["y"]}
     known: set[str] = set()
     for line_id, line in books.lines.items():
         if line["state"] not in _LIVE:
             continue
         try:
-            a, b = (vault.open("line", c, line["pool_id"], line_id, line[f"{c}_sealed"]) for c in ("a", "b"))
+            a, b = _parties(vault, line)
         except SealBroken as broken:
             violations.append(f"line {line_id}: {broken}")
             continue
-        if (vault.party_key(a), vault.party_key(b)) != (line["a_key"], line["b_key"]):
+        if (vault.party_key(a), vault.party_key(b) if b else None) != (line["a_key"], line["b_key"]):
             violations.append(f"line {line_id} is indexed under other parties than it holds")
+        if line["mode"] in _KEPT_BY_US:
+            continue
         if line["subscription_id"] is not None:
             known.add(line["subscription_id"])
         if line["state"] != "active" or books.expiring(line):
             continue
-        there = at_platform.get(line["subscription_id"])
-        if there is None:
-            violations.append(f"line {line_id} is active and the platform does not hold {line['subscription_id']}")
-            continue
-        if (there["x"], there["a"], there["b"]) != (line["number"], a, b):
-            violations.append(
-                f"line {line_id} ({mask(a)}, {mask(b)}, X {mask(line['number'])}) is bound differently as "
-                f"{line['subscription_id']} ({mask(there['a'])}, {mask(there['b'])}, X {mask(there['x'])})"
-            )
-        wanted, held = _terms_of(line), _terms_there(there)
-        if wanted != held:
-            violations.append(f"line {line_id} is to have {wanted}, and {line['subscription_id']} has {held}")
+        violations.extend(_there(line, a, b, at_platform.get(line["subscription_id"])))
     violations.extend(
         f"the platform holds {subscription} of line {_line_of(one) or 'nobody'}, which is not live in the database"
         for subscription, one in at_platform.items()
         if subscription not in known
     )
     return violations
+
+
+def _there(line: asyncpg.Record, a: str, b: str, there: Mapping[str, Any] | None) -> Iterable[str]:
+    """Compare an active line with what the platform holds under its subscription."""
+    if there is None:
+        yield f"line {line['id']} is active and the platform does not hold {line['subscription_id']}"
+        return
+    if (there["x"], there["extension"], there["a"], there["b"]) != (line["number"], line["extension"], a, b):
+        yield (
+            f"line {line['id']} ({mask(a)}, {mask(b)}, X {mask(line['number'])}) is bound differently as "
+            f"{line['subscription_id']} ({mask(there['a'])}, {mask(there['b'])}, X {mask(there['x'])})"
+        )
+    wanted, held = _terms_of(line), _terms_there(there)
+    if wanted != held:
+        yield f"line {line['id']} is to have {wanted}, and {line['subscription_id']} has {held}"
+
+
+def _parties(vault: Vault, line: asyncpg.Record) -> tuple[str, str]:
+    """Return A and B of a line, "" for a B that it has not."""
+    a = vault.open("line", "a", line["pool_id"], line["id"], line["a_sealed"])
+    b = line["b_sealed"]
+    return a, "" if b is None else vault.open("line", "b", line["pool_id"], line["id"], b)
 
 
 def _terms_of(line: asyncpg.Record) -> tuple[object, ...]:
@@ -253,36 +277,40 @@ class _Ledger:
         self.first = first
         self.held: dict[str, tuple[str, str, str]] = {}
         self.violations: list[str] = []
-        self._registers: dict[tuple[str, str], str] = {}
+        self._registers: dict[tuple[str, ...], str] = {}
+        self._taken: dict[str, list[tuple[str, ...]]] = {}
 
     def apply(self, row: Mapping[str, Any]) -> None:
-        subscription, parties = row["subscription_id"], (row["x"], row["a"], row["b"])
+        subscription = row["subscription_id"]
         match row["op"]:
-            case "bind":
-                self.held[subscription] = parties
-                self._take(subscription, parties)
-            case "modify":
-                self._free(subscription, self.held.get(subscription, parties))
-                self.held[subscription] = parties
-                self._take(subscription, parties)
+            case "bind" | "modify":
+                self._free(subscription)
+                self.held[subscription] = row["x"], row["a"], row["b"]
+                self._taken[subscription] = registers(row)
+                for register in self._taken[subscription]:
+                    other = self._registers.setdefault(register, subscription)
+                    if other != subscription:
+                        self.violations.append(f"the platform held {other} and {subscription} for {_what(row)} at once")
             case "unbind" | "expire":
-                was = self.held.pop(subscription, None)
-                if was is None and row["serial"] >= self.first:
+                if self.held.pop(subscription, None) is None and row["serial"] >= self.first:
                     self.violations.append(f"ledger row {row['seq']} ends {subscription}, which was not bound")
-                self._free(subscription, was or parties)
+                self._free(subscription)
 
-    def _take(self, subscription: str, parties: tuple[str, str, str]) -> None:
-        x, *pair = parties
-        for party in pair:
-            other = self._registers.setdefault((x, party), subscription)
-            if other != subscription:
-                self.violations.append(f"the platform held {other} and {subscription} for one party on one X at once")
+    def _free(self, subscription: str) -> None:
+        for register in self._taken.pop(subscription, ()):
+            if self._registers.get(register) == subscription:
+                del self._registers[register]
 
-    def _free(self, subscription: str, parties: tuple[str, str, str]) -> None:
-        x, *pair = parties
-        for party in pair:
-            if self._registers.get((x, party)) == subscription:
-                del self._registers[x, party]
+
+def registers(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return what a binding has to itself: of a pair each party on X, else X, an extension, or a Y of an X."""
+    if row["mode"] == "axb":
+        return [(row["x"], row["a"]), (row["x"], row["b"])]
+    return [(row["x"], row["extension"] or "", row["y"] or "")]
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    return "one party on one X" if row["mode"] == "axb" else "one place"
 
 
 def effects(books: Books, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -292,6 +320,8 @@ def effects(books: Books, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         if row["op"] != "bind" or row["result_code"] != "0" or "serial" not in row or row["app_key"] not in books.apps:
             continue
+        if row["y"]:
+            continue  # a relation of AXYB is no line's
         named = _line_of(row)
         if named is None or UUID(named) not in books.lines:
             violations.append(f"ledger row {row['seq']} binds {row['subscription_id']} for a line that we do not know")
@@ -300,6 +330,10 @@ def effects(books: Books, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     dropped = bool(rows) and rows[0]["seq"] > 1
     for line_id, line in books.lines.items():
         made = binds.get(line_id.hex, [])
+        if line["mode"] in _KEPT_BY_US:
+            continue
+        if line["mode"] in _BOUND_ANEW:
+            made = made[-1:]
         if len(made) > 1:
             violations.append(f"line {line_id} was bound {len(made)} times at the platform: {', '.join(made)}")
         elif line["confirmed_at"] is not None and line["calls"] and not dropped and made != [line["subscription_id"]]:
@@ -318,7 +352,7 @@ def _line_of(row: Mapping[str, Any]) -> str | None:
         return None
 
 
-async def _platform(admin_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def read_platform(admin_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the live bindings and the ledger of one moment: read again if something expired in between."""
     live = await _pages(admin_url, "bindings")
     while True:

@@ -28,7 +28,8 @@ SELECT $1, i.ord - 1, i.number FROM unnest($2::text[]) WITH ORDINALITY AS i (num
 class Shape:
     """How large the pools are and how strict the app is; ``couriers`` is the number of distinct A.
 
-    ``rate`` is the app's platform calls a second; None = no limit.
+    ``rate`` is the app's platform calls a second; None = no limit. ``routing`` says what is behind an X of mode X,
+    ``extensions_per_x`` how many extensions of an X are given out in mode AXE.
     """
 
     pools: int = 8
@@ -37,6 +38,9 @@ class Shape:
     quarantine_s: int = 7_200
     couriers: int = 20_000
     rate: float | None = None
+    mode: str = "axb"
+    routing: str = "pair"
+    extensions_per_x: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,19 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     try:
         sealed = stack.vault().seal("app", "secret", 0, _APP, secret)
         app_id = await db.fetchval(
-            sql["add_app"], _APP, "axb", app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s, shape.cap
-        )
+            sql["add_app"], _APP, shape.mode, app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s,
+            shape.cap,
+        )  # fmt: skip
+        await db.execute("UPDATE app SET extensions_per_x = $2 WHERE id = $1", app_id, shape.extensions_per_x)
         caller_id = await db.fetchval(sql["add_caller"], app_id, _APP)
         for place, name in enumerate(pools):
             area = _AREAS[place % len(_AREAS)]
             pool_id = await db.fetchval(sql["add_pool"], app_id, name, area)
+            await db.execute(sql["route_pool"], pool_id, shape.routing)
             numbers = [f"+86{_FIRST_X + place * 100_000 + x}" for x in range(shape.numbers)]
             await db.execute(_NUMBERS, pool_id, numbers)
             rented.extend({"number": number, "area_code": area} for number in numbers)
-        await _rent(stack, app_key, secret, rented)
+        await _rent(stack, {"secret": secret, "mode": shape.mode}, app_key, rented)
         # The key comes last: who accepts it has loaded everything before it.
         await db.execute(sql["add_key"], hash_key(api_key), caller_id, ["bind", "read"], api_key[-4:])
         # Only what is full already: statistics of the empty hot tables would mislead the planner.
@@ -79,10 +86,10 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     return Scenario(api_key, pools, float(shape.quarantine_s), shape.cap)
 
 
-async def _rent(stack: Stack, app_key: str, secret: str, numbers: list[dict[str, str]]) -> None:
+async def _rent(stack: Stack, terms: dict[str, str], app_key: str, numbers: list[dict[str, str]]) -> None:
     app = f"{stack.emulator_admin}/emulator/apps/{app_key}"
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=60)) as http:
-        await http.put(app, json={"secret": secret, "mode": "axb", "rate": 0, "burst": None})
+        await http.put(app, json={**terms, "rate": 0, "burst": None})
         await http.put(f"{app}/numbers", json=numbers)
 
 

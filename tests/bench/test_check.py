@@ -26,7 +26,7 @@ class _World:
             "pool_id": POOL, "id": LINE, "state": "active", "seat": 3, "x_id": 7, "number": X, "a_key": a, "b_key": b,
             "a_sealed": VAULT.seal("line", "a", POOL, LINE, A), "b_sealed": VAULT.seal("line", "b", POOL, LINE, B),
             "subscription_id": "sub-1", "confirmed_at": datetime.now(UTC), "expires_at": None, "cap": 10,
-            "direction": "both", "options": None, "calls": 1,
+            "direction": "both", "options": None, "calls": 1, "mode": "axb", "extension": None,
         }  # fmt: skip
         self.slots = [
             {"pool_id": POOL, "x_id": 7, "party_key": own, "counterpart_key": other, "line_id": LINE}
@@ -41,6 +41,9 @@ class _World:
         held = {
             "subscription_id": "sub-1",
             "x": X,
+            "mode": "axb",
+            "y": None,
+            "extension": None,
             "a": A,
             "b": B,
             "app_key": APP,
