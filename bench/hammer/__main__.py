@@ -23,7 +23,7 @@ import orjson
 from bench.check import check_books, check_promises, read_platform
 from bench.figures import histogram, percentiles
 from bench.hammer.evidence import Evidence
-from bench.hammer.judge import from_history, from_ledger, judge, refused
+from bench.hammer.judge import from_history, from_ledger, judge, refused, relations_at, unequal
 from bench.hammer.kind import KINDS, Kind
 from bench.hammer.load import Plan, Told
 from bench.hammer.reach import ask, misrouted
@@ -154,7 +154,7 @@ async def _violations(
     if kind.pair:
         found += check_history(operations, quarantine_s=_QUARANTINE_S, cap=scenario.cap, sharing=True)
     rest_s = float(_QUARANTINE_S) if kind.rests else 0.0
-    _, ledger = await read_platform(stack.emulator_admin)
+    live, ledger = await read_platform(stack.emulator_admin)
     found += [f"platform: {one}" for one in judge(from_ledger(ledger, app_key), rest_s=rest_s, most=kind.most)]
     if kind.rests:
         # Where the platform picks, it gives an X away a moment before our books have let it go.
@@ -162,6 +162,8 @@ async def _violations(
         found += [f"history: {one}" for one in judge(history, rest_s=rest_s, most=kind.most)]
     if kind.rests and not kills:
         found += refused(ledger, app_key)
+    if not kind.rests:
+        found += unequal(await evidence.relations(), relations_at(live, app_key))
     if kind.mode == "x":
         lines = await evidence.reachable()
         found += misrouted(await ask(stack.api, scenario.api_key, lines, await evidence.numbers()))

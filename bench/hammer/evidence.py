@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from bench.check import WRONG_BOOKS
+from bench.hammer.judge import Relation
 from bench.hammer.kind import Kind
 from bench.hammer.reach import Reachable
 from bench.stack import Stack
@@ -34,9 +35,12 @@ SELECT (SELECT count(*) FROM x_number AS x JOIN pool ON pool.id = x.pool_id WHER
        count(DISTINCT l.x_id) AS full, count(DISTINCT l.x_id) AS held
 FROM app LEFT JOIN line AS l ON l.app_id = app.id AND l.seat IS NOT NULL WHERE app.name = 'bench' GROUP BY app.id
 """
+#: The end of a line is written into its history a moment after it was: its bindings know better.
 _HISTORY: Final = """
-SELECT h.line_id, h.x, h.extension, h.a_key, h.b_key, h.since, h.until FROM held AS h JOIN app ON app.id = h.app_id
-WHERE app.name = 'bench'
+SELECT h.line_id, h.x, h.extension, h.a_key, h.b_key, h.since,
+       CASE WHEN h.why = 'changed' THEN h.until
+            ELSE least(h.until, (SELECT max(b.ended_at) FROM binding AS b WHERE b.line_id = h.line_id)) END AS until
+FROM held AS h JOIN app ON app.id = h.app_id WHERE app.name = 'bench'
 UNION ALL
 SELECT l.id, coalesce(x.number, l.picked), l.extension, l.a_key, l.b_key, coalesce(l.parties_since, l.confirmed_at),
        NULL
@@ -47,6 +51,12 @@ _LIVE: Final = """
 SELECT l.pool_id, l.id, x.number AS x, l.a_sealed, l.b_sealed
 FROM line AS l JOIN app ON app.id = l.app_id JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
 WHERE app.name = 'bench' AND l.state = 'active'
+"""
+
+_PEERS: Final = """
+SELECT p.pool_id, p.id, coalesce(x.number, l.picked) AS x, p.y, p.b_sealed
+FROM peer AS p JOIN app ON app.id = p.app_id JOIN line AS l ON l.pool_id = p.pool_id AND l.id = p.line_id
+LEFT JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id WHERE app.name = 'bench' AND p.state = 'active'
 """
 
 
@@ -120,6 +130,14 @@ class Evidence:
     async def history(self) -> list[dict[str, Any]]:
         """Return who was and is behind which X."""
         return [dict(row) for row in await self._read(_HISTORY)]
+
+    async def relations(self) -> set[Relation]:
+        """Return the peers that are active."""
+        vault = self._stack.vault()
+        return {
+            Relation(row["x"], row["y"], vault.open("peer", "b", row["pool_id"], row["id"], row["b_sealed"]))
+            for row in await self._read(_PEERS)
+        }
 
     async def reachable(self) -> list[Reachable]:
         """Return the lines that are active, with their parties."""

@@ -8,6 +8,7 @@ of that X. Phone numbers are masked in what is said.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -164,6 +165,30 @@ def refused(rows: Iterable[Mapping[str, Any]], app_key: str) -> list[str]:
         for row in rows
         if row["app_key"] == app_key and row["op"] in {"bind", "modify"} and row["result_code"] not in {"0", None}
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """In mode AXYB: the A of X reaches B by dialling Y."""
+
+    x: str
+    y: str
+    b: str
+
+    def __str__(self) -> str:
+        """Say it without numbers."""
+        return f"X {mask(self.x)}, Y {mask(self.y)}, B {mask(self.b)}"
+
+
+def relations_at(live: Iterable[Mapping[str, Any]], app_key: str) -> set[Relation]:
+    """Return the relations among the bindings that the platform holds now."""
+    return {Relation(one["x"], one["y"], one["b"]) for one in live if one["y"] and one["app_key"] == app_key}
+
+
+def unequal(ours: AbstractSet[Relation], theirs: AbstractSet[Relation]) -> list[str]:
+    """Return the relations that only one side knows."""
+    lost = [f"a peer is active and the platform does not hold it: {one}" for one in ours - theirs]
+    return lost + [f"the platform holds a relation that is no active peer: {one}" for one in theirs - ours]
 
 
 def _seconds(at: str) -> float:

@@ -25,7 +25,10 @@ from bench.history import Operation, Outcome
 _HOLD_S, _PAUSE_S = (0.1, 0.9), (0.1, 0.3)
 _TRIES = 80
 _FAILING = 500
-_BUSY = frozenset({"idempotency_in_progress", "binding_busy", "change_in_progress"})
+#: Somebody is at it: asked again, there is another answer.
+_BUSY = frozenset({"idempotency_in_progress", "change_in_progress"})
+#: Nothing may be given now.
+_REFUSALS = frozenset({"pool_exhausted", "extension_taken", "party_limit"})
 
 now = time.monotonic
 
@@ -152,7 +155,7 @@ class _Load:
             status, told = await self._ask(http, method, path, body, headers)
             code = told.get("code", "")
             self._answers[f"{what} {status} {code}".strip()] += 1
-            if status == 409 and attempt == 0:
+            if code in _REFUSALS and attempt == 0:
                 self.told.refusals.setdefault(code, []).append(now() - began)
             if 200 <= status < _FAILING and code not in _BUSY:
                 break

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from bench.hammer.judge import from_history, from_ledger, judge, refused
+from bench.hammer.judge import Relation, from_history, from_ledger, judge, refused, relations_at, unequal
 from bench.hammer.kind import KINDS
 from bench.hammer.reach import Routed, misrouted
 
@@ -156,6 +156,17 @@ def test_a_refusal_where_we_choose() -> None:
     assert refused(ledger.rows, APP) == []
     ledger.add("bind", 0.0, "1", result_code="1011005")
     assert refused(ledger.rows, APP) == ["the platform refused to bind line 1 with 1011005"]
+
+
+def test_relations_that_one_side_knows() -> None:
+    """What is active here and what the platform holds are the same relations; no number is said."""
+    held = {"app_key": APP, "x": X, "y": Y, "b": B}
+    at_platform = relations_at([held, {**held, "y": None}, {**held, "app_key": "other", "b": C}], APP)
+    assert at_platform == {Relation(X, Y, B)}
+    assert unequal(at_platform, at_platform) == []
+    found = unequal({Relation(X, Y, C)}, at_platform)
+    assert ["does not hold it" in found[0], "no active peer" in found[1]] == [True, True]
+    assert not any(number in "".join(found) for number in (X, Y, B, C))
 
 
 @pytest.mark.parametrize("b", [None, 7])

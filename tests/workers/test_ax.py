@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.check import WRONG_BOOKS
 from broker.domain.change import Callee, LineChange
 from broker.domain.phone import PhoneNumber
 from broker.errors import Conflict
 from broker.store import calls
 from tests.emulator.support import Emulated
-from tests.store.shop import WRONG_BOOKS
 from tests.workers.sole import Sole, sole, world
 
 A, A2, B, STRANGER = "+8613900000001", "+8613900000002", "+8613900000003", "+8613900000009"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.check import WRONG_BOOKS
 from broker.domain.change import LineChange
 from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
@@ -16,7 +17,6 @@ from broker.flows.bind import Accepted
 from broker.store import calls
 from broker.store.bindings import Binding
 from tests.emulator.support import Emulated
-from tests.store.shop import WRONG_BOOKS
 from tests.workers.rig import eventually
 from tests.workers.sole import Sole, sole, world
 
