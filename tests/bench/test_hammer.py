@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from bench.hammer.__main__ import hammer
 from bench.hammer.judge import Relation, from_history, from_ledger, judge, refused, relations_at, unequal
 from bench.hammer.kind import KINDS
 from bench.hammer.reach import Routed, misrouted
+from bench.scenario import Scenario, Shape, prepare
+from bench.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 APP = "app"
@@ -209,3 +214,26 @@ def test_a_moment_of_hammering(kind: str) -> None:
     assert told["binds"] > 0
     assert told["releases"] > 0
     assert (told["changes"] > 0) is KINDS[kind].changes_a
+
+
+async def test_the_hammer_finds_a_planted_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker whose places hardly rest is convicted by the platform's ledger and by its own history."""
+
+    async def prepare_badly(stack: Stack, shape: Shape) -> Scenario:
+        scenario = await prepare(stack, shape)
+        db = await asyncpg.connect(stack.database)
+        try:
+            source = str(await db.fetchval("SELECT pg_get_functiondef('settle_ended'::regproc)"))
+            spoilt = source.replace("make_interval(secs => e.rest_s)", "make_interval(secs => 0.1)")
+            assert spoilt != source
+            await db.execute(spoilt)
+        finally:
+            await db.close()
+        return scenario
+
+    monkeypatch.setattr("bench.hammer.__main__.prepare", prepare_badly)
+    options = Namespace(mode="ax", routing="pair", seconds=5.0, clients=64, workers=2, kill_every=0.0)
+    told = await hammer(options)
+    said = "\n".join(told["violations"])
+    assert "platform: quarantine cut short" in said
+    assert told["violations_in_all"] > 2
