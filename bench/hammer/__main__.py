@@ -92,10 +92,10 @@ def _together(told: Iterable[Told]) -> dict[str, list[float]]:
 
 
 def _plans(options: argparse.Namespace, stack: Stack, scenario: Scenario, folder: Path) -> list[Plan]:
-    clients = options.clients // _PROCESSES
+    each, left = divmod(options.clients, _PROCESSES)
     return [
         Plan(
-            stack.api, scenario.api_key, _name(options), clients, options.seconds, number, _PROCESSES,
+            stack.api, scenario.api_key, _name(options), each + (number < left), options.seconds, number, _PROCESSES,
             str(folder / str(number)),
         )
         for number in range(_PROCESSES)
