@@ -75,7 +75,8 @@ async def hammer(options: argparse.Namespace) -> dict[str, Any]:
         "binds": answers["bind 201"], "changes": answers["change 200"], "releases": answers["release 200"],
         "refusals": {code: len(seconds) for code, seconds in sorted(refusals.items())},
         "refusal_ms": percentiles(histogram(second for seconds in refusals.values() for second in seconds)),
-        "limits_met_at_platform": limits, "occupancy_percent": occupancy.told(), "kills": kills, "answers": dict(sorted(answers.items())),
+        "limits_met_at_platform": limits, "occupancy_percent": occupancy.told(), "kills": kills,
+        "answers": dict(sorted(answers.items())),
         "violations": violations[:20], "violations_in_all": len(violations),
     }  # fmt: skip
 
