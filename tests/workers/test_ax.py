@@ -109,3 +109,21 @@ async def test_no_sixth_x_by_a_change(one: Sole) -> None:
     assert refused.value.code == "party_limit"
     assert (await one.show(other)).a == PhoneNumber(A2)
     assert sorted(held["a"] for held in await one.emu.bindings()) == [A] * 5 + [A2]
+
+
+async def test_an_x_on_its_way_counts(one: Sole) -> None:
+    """An X that a change under way gives to A is one of A's five."""
+    await one.db.fetch("INSERT INTO x_number (pool_id, x_id, number) SELECT id, 3 + n, '+861700000099' || n"
+                       " FROM pool, generate_series(0, 3) AS n")  # fmt: skip
+    await one.emu.numbers(*(f"+86170000001{n}" for n in ("01", "02", "03")), *(f"+861700000099{n}" for n in range(4)))
+    await one.reload()
+    for _ in range(4):
+        await one.take(A)
+    other = await one.take(A2)
+    await one.emu.fault(interface="modify", kind="delay", ms=1500, when="before", count=1)
+    await one.change(other, LineChange(a=PhoneNumber(A)), wait=False)
+    with pytest.raises(Conflict) as refused:
+        await one.take(A)
+    assert refused.value.code == "party_limit"
+    await one.idle()
+    assert [held["a"] for held in await one.emu.bindings()] == [A] * 5
