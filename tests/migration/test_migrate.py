@@ -231,3 +231,16 @@ async def test_lost_lock(empty_url: str, tmp_path: Path) -> None:
 def test_files_of_the_checkout() -> None:
     """The checkout's own migrations are found and well numbered."""
     assert runner._read(migrations_dir())[0].number == 1
+
+
+async def test_no_hot_table_is_read_for_a_rule(database_url: str) -> None:
+    """A rule that a hot table got later is not proved of its rows: that would read them all while nobody can bind."""
+    later = """
+        SELECT count(*) FROM pg_constraint AS c
+        WHERE c.contype = 'c' AND c.convalidated = $1
+          AND c.conrelid IN ('line'::regclass, 'binding'::regclass, 'slot'::regclass, 'platform_call'::regclass)
+          AND c.conname NOT IN ('line_state_check', 'line_direction_check', 'binding_state_check', 'platform_call_state_check')
+    """
+    async with connected(database_url) as connection:
+        assert await connection.fetchval(later, True) == 0
+        assert await connection.fetchval(later, False) > 0
