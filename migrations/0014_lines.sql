@@ -19,6 +19,19 @@ AS $$ SELECT hashint8extended(p_party, 4294967296 + p_app) $$;
 COMMENT ON FUNCTION sole_lock(integer, bigint) IS
   '64-bit advisory lock key of a party in an app: held while it is counted how many X it has in the modes without a B.';
 
+CREATE FUNCTION x_of_party(p_app integer, p_party bigint, p_but uuid) RETURNS bigint
+LANGUAGE sql STABLE
+AS $$
+  SELECT (SELECT count(*) FROM line AS l
+          WHERE l.a_key = p_party AND l.b_key IS NULL AND l.seat IS NOT NULL AND l.app_id = p_app
+            AND l.id IS DISTINCT FROM p_but)
+    + (SELECT count(*) FROM line AS l
+       WHERE l.third_key = p_party AND l.b_key IS NULL AND l.seat IS NOT NULL AND l.app_id = p_app
+         AND l.id IS DISTINCT FROM p_but)
+$$;
+COMMENT ON FUNCTION x_of_party(integer, bigint, uuid) IS
+  'How many X a party has in an app in the modes without a B, with those that a change under way gives it; p_but does not count.';
+
 DROP FUNCTION claim_calls;
 CREATE FUNCTION claim_calls(p_limit integer, p_lease interval)
 RETURNS TABLE (pool_id integer, line_id uuid, no integer, token integer, attempt smallint, op text, app_id integer,
@@ -425,9 +438,7 @@ BEGIN
       WHERE o.line_id = held.id AND o.id <> own.id AND o.state IN ('pending', 'active')
         AND NOT o.id = ANY (p_mates)) THEN 'shared'
     END;
-  IF outcome IS NULL AND p_new_key IS NOT NULL AND p_most_x IS NOT NULL AND p_most_x <= (
-    SELECT count(*) FROM line AS l
-    WHERE l.a_key = p_new_key AND l.b_key IS NULL AND l.seat IS NOT NULL AND l.app_id = p_app AND l.id <> held.id) THEN
+  IF outcome IS NULL AND p_new_key IS NOT NULL AND p_most_x IS NOT NULL AND p_most_x <= x_of_party(p_app, p_new_key, held.id) THEN
     outcome := 'limit';
   END IF;
   IF outcome IS NULL AND p_new_key IS NOT NULL AND held.extension IS NULL THEN

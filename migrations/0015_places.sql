@@ -288,9 +288,7 @@ BEGIN
     FROM unnest(p_most, p_pool, p_app, p_caller, p_binding, p_a, p_key_hash, p_key_token) WITH ORDINALITY
       AS i (most, pool_id, app_id, caller_id, binding_id, a_key, key_hash, key_token, ord)
     CROSS JOIN LATERAL (
-      SELECT CASE WHEN i.most IS NOT NULL THEN (
-        SELECT count(*) FROM line AS l
-        WHERE l.a_key = i.a_key AND l.b_key IS NULL AND l.seat IS NOT NULL AND l.app_id = i.app_id) END AS has) AS h
+      SELECT CASE WHEN i.most IS NOT NULL THEN x_of_party(i.app_id, i.a_key, NULL) END AS has) AS h
   ),
   keyed AS (
     UPDATE idempotency AS d SET pool_id = i.pool_id, binding_id = i.binding_id
