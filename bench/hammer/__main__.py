@@ -23,7 +23,7 @@ import orjson
 from bench.check import check_books, check_promises, read_platform
 from bench.figures import histogram, percentiles
 from bench.hammer.evidence import Evidence
-from bench.hammer.judge import from_history, from_ledger, judge, limits_met, refused, relations_at, unequal
+from bench.hammer.judge import from_history, from_ledger, judge, refused, relations_at, unequal
 from bench.hammer.kind import KINDS, Kind
 from bench.hammer.load import Plan, Told
 from bench.hammer.reach import ask, misrouted
@@ -66,7 +66,6 @@ async def hammer(options: argparse.Namespace) -> dict[str, Any]:
                 occupancy = await watch
             told = [Told.read(Path(folder) / str(number)) for number in range(_PROCESSES)]
         violations = await _violations(stack, scenario, kind, evidence, told, kills=kills)
-        limits = limits_met((await read_platform(stack.emulator_admin))[1], await evidence.app_key())
     answers = sum((Counter(one.answers) for one in told), Counter[str]())
     refusals = _together(told)
     return {
@@ -75,7 +74,7 @@ async def hammer(options: argparse.Namespace) -> dict[str, Any]:
         "binds": answers["bind 201"], "changes": answers["change 200"], "releases": answers["release 200"],
         "refusals": {code: len(seconds) for code, seconds in sorted(refusals.items())},
         "refusal_ms": percentiles(histogram(second for seconds in refusals.values() for second in seconds)),
-        "limits_met_at_platform": limits, "occupancy_percent": occupancy.told(), "kills": kills,
+        "occupancy_percent": occupancy.told(), "kills": kills,
         "answers": dict(sorted(answers.items())),
         "violations": violations[:20], "violations_in_all": len(violations),
     }  # fmt: skip
@@ -210,7 +209,6 @@ def _print(told: dict[str, Any]) -> None:
         "refusals": f"{sum(told['refusals'].values())} {told['refusals']}",
         "refusal p50 / p99": f"{latency.get('p50', 0):.1f} / {latency.get('p99', 0):.1f} ms",
         "pool full, least / median": f"{full.get('full_min', 0)} / {full.get('full_median', 0)} %",
-        "A's limit kept by platform": told["limits_met_at_platform"],
         "kills": told["kills"],
         "violations": told["violations_in_all"],
     }

@@ -18,8 +18,6 @@ from broker.domain.phone import mask
 #: Clocks of the emulator's ledger have milliseconds.
 _ROUNDING_S: Final = 0.002
 _NEVER: Final = float("inf")
-#: The platform's word for an A who has as many X as the mode allows (contract 3.6).
-_LIMIT: Final = "1011003"
 
 Place = tuple[str, ...]
 
@@ -161,26 +159,12 @@ def _of_row(row: Mapping[str, Any]) -> Iterator[Stay]:
 
 
 def refused(rows: Iterable[Mapping[str, Any]], app_key: str) -> list[str]:
-    """Return what the platform refused: where we choose the place, it has no reason to.
-
-    But for A's limit: an X that is on its way to A by a change is not counted, and the platform decides.
-    """
+    """Return what the platform refused: where we choose the place and count A's X, it has no reason to."""
     return [
         f"the platform refused to {row['op']} line {str(row['user_data']).partition('.')[0]} with {row['result_code']}"
-        for row in _refusals(rows, app_key)
-        if row["result_code"] != _LIMIT
+        for row in rows
+        if row["app_key"] == app_key and row["op"] in {"bind", "modify"} and row["result_code"] not in {"0", None}
     ]
-
-
-def limits_met(rows: Iterable[Mapping[str, Any]], app_key: str) -> int:
-    """Count how often the platform had to keep A's limit, because we had not."""
-    return sum(row["result_code"] == _LIMIT for row in _refusals(rows, app_key))
-
-
-def _refusals(rows: Iterable[Mapping[str, Any]], app_key: str) -> Iterator[Mapping[str, Any]]:
-    for row in rows:
-        if row["app_key"] == app_key and row["op"] in {"bind", "modify"} and row["result_code"] not in {"0", None}:
-            yield row
 
 
 @dataclass(frozen=True, slots=True)
