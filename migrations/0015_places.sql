@@ -255,7 +255,7 @@ CREATE FUNCTION reserve_places(
   p_direction text[], p_options text[], p_line_ttl integer[], p_ttl integer[], p_order text[], p_user_data text[],
   p_metadata text[], p_key_hash bytea[], p_key_token integer[]
 ) RETURNS TABLE (ord integer, outcome text, created_at timestamptz, x_id integer, extension smallint, chosen text,
-                 first_fit integer)
+                 first_fit integer, number text)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -404,7 +404,8 @@ BEGIN
       AND d.token = i.key_token AND d.binding_id = i.binding_id;
   END IF;
   RETURN QUERY
-  SELECT t.ord::integer, t.outcome, v_now, t.x_id, t.extension, t.chosen, t.first_fit
+  SELECT t.ord::integer, t.outcome, v_now, t.x_id, t.extension, t.chosen, t.first_fit,
+         (SELECT x.number FROM x_number AS x WHERE x.pool_id = p_pool[t.ord] AND x.x_id = t.x_id)
   FROM unnest(outcomes, v_x, v_extension, v_chosen, v_first) WITH ORDINALITY
     AS t (outcome, x_id, extension, chosen, first_fit, ord);
 END
@@ -415,7 +416,7 @@ COMMENT ON FUNCTION reserve_places IS
 CREATE FUNCTION rechoose_place(
   p_lease interval, p_pool integer, p_old_line uuid, p_no integer, p_token integer, p_bar interval, p_outcome text,
   p_http smallint, p_code text, p_prefix integer, p_line uuid, p_a_sealed bytea, p_callback bytea
-) RETURNS TABLE (outcome text, x_id integer, extension smallint, first_fit integer)
+) RETURNS TABLE (outcome text, x_id integer, extension smallint, first_fit integer, number text)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -428,7 +429,7 @@ BEGIN
   SET state = 'settled', settled_at = clock_timestamp(), outcome = p_outcome, http = p_http, code = p_code
   WHERE c.pool_id = p_pool AND c.line_id = p_old_line AND c.no = p_no AND c.token = p_token AND c.settled_at IS NULL;
   IF NOT FOUND THEN
-    RETURN QUERY SELECT 'superseded', NULL::integer, NULL::smallint, NULL::integer;
+    RETURN QUERY SELECT 'superseded', NULL::integer, NULL::smallint, NULL::integer, NULL::text;
     RETURN;
   END IF;
   UPDATE line AS l SET state = 'failed', seat = NULL, sweep_at = NULL
@@ -440,7 +441,7 @@ BEGIN
   WHERE b.line_id = p_old_line AND b.state = 'releasing';
   SELECT b.* INTO bound FROM binding AS b WHERE b.line_id = p_old_line AND b.state = 'pending' FOR UPDATE;
   IF NOT FOUND THEN
-    RETURN QUERY SELECT 'released', NULL::integer, NULL::smallint, NULL::integer;
+    RETURN QUERY SELECT 'released', NULL::integer, NULL::smallint, NULL::integer, NULL::text;
     RETURN;
   END IF;
   -- A binding keeps its id and its row; reserve_places() inserts one, so the first makes room and hands over its fields.
@@ -457,7 +458,7 @@ BEGIN
   END IF;
   UPDATE binding AS b SET created_at = bound.created_at, version = bound.version, moves = bound.moves
   WHERE b.pool_id = p_pool AND b.id = bound.id;
-  RETURN QUERY SELECT 'won', won.x_id, won.extension, won.first_fit;
+  RETURN QUERY SELECT 'won', won.x_id, won.extension, won.first_fit, won.number;
 END
 $$;
 COMMENT ON FUNCTION rechoose_place IS

@@ -83,6 +83,7 @@ class Allocated:
 
     ``x_id`` is None where the platform picks X. ``joined``: it shares a line that was there; then the bind is somebody
     else's call, or has been confirmed. ``explanation`` tells why this X, if the order asked.
+    ``number`` is the X where the database chose it: the pool as this process knows it may not have it yet.
     """
 
     pool: Pool
@@ -94,8 +95,11 @@ class Allocated:
     extension: int | None = None
     joined: Joined | None = None
     explanation: Mapping[str, Any] | None = None
+    number: str | None = None
 
     @property
     def x(self) -> str:
         """The X number; empty while the platform has not picked one."""
+        if self.number is not None:
+            return self.number
         return self.pool.numbers[self.x_id] if self.x_id is not None else ""

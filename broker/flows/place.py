@@ -198,14 +198,14 @@ class Placer:
             # The server may not have noticed that we are gone, and commit it yet.
             self._abandon(claim)
             raise DatabaseAway("the database did not answer; try again")
-        return Given("won", stored.created_at, stored.x_id, stored.extension)
+        return Given("won", stored.created_at, stored.x_id, stored.extension, number=stored.x)
 
     async def _won(self, order: BindOrder, pool: Pool, claim: PlaceClaim, given: Given, asked_at: float) -> Allocated:
         self._learn(pool, given.first_fit)
         explanation = await self._explanation(pool, given) if order.explain else None
         return Allocated(
             pool, claim.binding_id, claim.line_id, given.created_at, asked_at, given.x_id, given.extension,
-            explanation=explanation,
+            explanation=explanation, number=given.number,
         )  # fmt: skip
 
     # -- why, and why not ------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class Placer:
                 self._learn(pool, done.first_fit)
                 return replace(
                     call, key=replace(call.key, line_id=line_id, no=1, token=1), x_id=done.x_id,
-                    x=pool.numbers[done.x_id], extension=done.extension, lease_until=asked_at + self._lease_s,
+                    x=done.number or "", extension=done.extension, lease_until=asked_at + self._lease_s,
                     attempt=0, maybe_sent=False,
                 )  # fmt: skip
             if done.outcome != "busy":

@@ -48,7 +48,8 @@ class Given:
     """What became of a claim.
 
     ``outcome`` is ``won``, ``busy``, ``exhausted``, ``taken``, ``limit``, ``closed`` or ``superseded``. Of a winner:
-    its place and why this one; ``first_fit`` is the X that the lowest-first rule would have gone up to, for whole X.
+    its place and why this one; ``first_fit`` is the X that the lowest-first rule would have gone up to, for whole X;
+    ``number`` is the X itself: this process may not have heard of it yet.
     """
 
     outcome: str
@@ -57,6 +58,7 @@ class Given:
     extension: int | None = None
     chosen: str | None = None
     first_fit: int | None = None
+    number: str | None = None
 
 
 async def reserve(db: Database, claims: Sequence[PlaceClaim], *, lease_s: float) -> list[Given]:
@@ -92,6 +94,7 @@ class Rechosen:
     x_id: int | None = None
     extension: int | None = None
     first_fit: int | None = None
+    number: str | None = None
 
 
 async def rechoose(db: Database, item: PlaceRechoice, *, lease_s: float) -> Rechosen:

@@ -49,8 +49,9 @@ class Sole(Instance):
         return (change.a is not None and "a" in MODES[app.mode].rebinds) or (change.renewal and app.recreate)
 
     async def take(
-        self, a: str, *, ttl_s: int = 3600, options: CallOptions = DEFAULT, callback: str | None = None
-    ) -> Accepted:
+        self, a: str, *, ttl_s: int = 3600, options: CallOptions = DEFAULT, callback: str | None = None,
+        wait: bool = True,
+    ) -> Accepted:  # fmt: skip
         """Bind A as the API does."""
         order = BindOrder(
             app=self.app, caller_id=1, a=PhoneNumber(a), b=None, a_key=self.vault.party_key(a), b_key=None,
@@ -58,7 +59,7 @@ class Sole(Instance):
             callback=PhoneNumber(callback) if callback is not None else None,
         )  # fmt: skip
         return await bind(
-            order, self.placer, self.dispatcher, lease_s=self.timing.lease_s, deadline=boottime() + 10.0, wait=True
+            order, self.placer, self.dispatcher, lease_s=self.timing.lease_s, deadline=boottime() + 10.0, wait=wait
         )
 
     async def change(

@@ -127,3 +127,17 @@ async def test_an_x_on_its_way_counts(one: Sole) -> None:
     assert refused.value.code == "party_limit"
     await one.idle()
     assert [held["a"] for held in await one.emu.bindings()] == [A] * 5
+
+
+async def test_an_x_that_this_process_has_not_heard_of(one: Sole) -> None:
+    """The database gives out what was imported a moment ago: no order fails over it."""
+    for n in range(3):
+        await one.take(f"+861390000010{n}")
+    (last,) = await one.rows("SELECT pool_id, max(x_id) AS x_id FROM x_number GROUP BY pool_id")
+    spare = "+8617075509999"
+    await one.db.fetch(
+        "INSERT INTO x_number (pool_id, x_id, number) VALUES ($1, $2, $3)", last["pool_id"], last["x_id"] + 1, spare
+    )
+    made = await one.take(A, wait=False)
+    assert (await one.show(made)).x == spare
+    assert await one.rows(WRONG_BOOKS) == []

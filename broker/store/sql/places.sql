@@ -1,9 +1,9 @@
 -- name: reserve
-SELECT ord, outcome, created_at, x_id, extension, chosen, first_fit FROM reserve_places(
+SELECT ord, outcome, created_at, x_id, extension, chosen, first_fit, number FROM reserve_places(
   make_interval(secs => $1), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
 -- name: rechoose
-SELECT outcome, x_id, extension, first_fit FROM rechoose_place(
+SELECT outcome, x_id, extension, first_fit, number FROM rechoose_place(
   make_interval(secs => $1), $2, $3, $4, $5, make_interval(secs => $6), $7, $8::smallint, $9, $10, $11, $12, $13);
 
 -- name: free_codes
