@@ -239,8 +239,8 @@ async def test_no_hot_table_is_read_for_a_rule(database_url: str) -> None:
         SELECT c.conname, c.convalidated FROM pg_constraint AS c
         WHERE c.contype = 'c'
           AND c.conrelid IN ('line'::regclass, 'binding'::regclass, 'slot'::regclass, 'platform_call'::regclass)
-          AND c.conname NOT IN ('line_state_check', 'line_direction_check', 'binding_state_check',
-                                'platform_call_state_check')
+          AND c.conname NOT IN (
+            'line_state_check', 'line_direction_check', 'binding_state_check', 'platform_call_state_check')
     """
     async with connected(database_url) as connection:
         rules = {row["conname"]: row["convalidated"] for row in await connection.fetch(later)}
