@@ -377,6 +377,7 @@ AS $$
 DECLARE
   v_now timestamptz;
   held record;
+  v_foreign text[];
   v_new integer;
 BEGIN
   SELECT l.* INTO held FROM line AS l
@@ -388,12 +389,13 @@ BEGIN
     RETURN 0;
   END IF;
   v_now := broker_now();
-  PERFORM take_in_number(p_pool, p_app, i.y) FROM (SELECT DISTINCT u.y FROM unnest(p_y) AS u (y)) AS i;
+  SELECT array_agg(i.y) FILTER (WHERE t.seen = 'foreign') INTO v_foreign
+  FROM (SELECT DISTINCT u.y FROM unnest(p_y) AS u (y)) AS i CROSS JOIN LATERAL take_in_number(p_pool, p_app, i.y) AS t;
   INSERT INTO peer (pool_id, id, app_id, binding_id, line_id, state, b_key, b_sealed, y, ttl_s, found, created_at, confirmed_at,
                     expires_at)
   SELECT p_pool, i.id, p_app, p_binding, held.id, 'active', i.b, i.b_sealed, i.y, 0, true, v_now, v_now, held.expires_at
   FROM unnest(p_id, p_b, p_b_sealed, p_y) AS i (id, b, b_sealed, y)
-  WHERE NOT EXISTS (
+  WHERE (i.y = ANY (v_foreign)) IS NOT TRUE AND NOT EXISTS (
     -- One that ended here a moment ago may be in an answer that is older than that.
     SELECT FROM peer AS p
     WHERE p.line_id = held.id AND p.b_key = i.b AND (p.state IN ('pending', 'active', 'releasing') OR p.y = i.y) OFFSET 0)
@@ -405,7 +407,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION note_peers IS
-  'Enters peers that the platform was found to have: it made them by itself when their B dialled X. Returns how many were new.';
+  'Enters peers that the platform was found to have: it made them by itself when their B dialled X; a Y that is another app''s is left out. Returns how many were new.';
 
 CREATE FUNCTION sweep_peers(p_limit integer) RETURNS bigint
 LANGUAGE sql SET enable_seqscan = off

@@ -295,21 +295,34 @@ async def test_who_waits_for_a_dead_process_is_served(seeded: str, emu: Emulated
         assert (await at.state(first, "active")).y != (await at.state(second, "active")).y
 
 
+async def _to_another_app(at: Shop, y: str) -> None:
+    await at.one.db.fetch(
+        "INSERT INTO app (name, mode, app_key, secret_sealed, base_url)"
+        " SELECT 'other', mode, 'other', secret_sealed, base_url FROM app"
+    )
+    await at.one.db.fetch(
+        "INSERT INTO pool (app_id, name, area_code) SELECT id, 'theirs', '0755' FROM app WHERE name = 'other'"
+    )
+    await at.one.db.fetch("INSERT INTO x_number (pool_id, x_id, number) SELECT max(id), 0, $1 FROM pool", y)
+
+
 async def test_a_y_of_another_app_is_never_handed_out(seeded: str, emu: Emulated) -> None:
     """A Y that is another app's in our books is taken away again, and the peer fails."""
     async with shop(seeded, emu, Y1) as at:
-        await at.one.db.fetch(
-            "INSERT INTO app (name, mode, app_key, secret_sealed, base_url)"
-            " SELECT 'other', mode, 'other', secret_sealed, base_url FROM app"
-        )
-        await at.one.db.fetch(
-            "INSERT INTO pool (app_id, name, area_code) SELECT id, 'theirs', '0755' FROM app WHERE name = 'other'"
-        )
-        await at.one.db.fetch("INSERT INTO x_number (pool_id, x_id, number) SELECT max(id), 0, $1 FROM pool", Y1)
+        await _to_another_app(at, Y1)
         with pytest.raises(Problem) as refused:
             await at.add(B)
         assert refused.value.code == "platform_refused"
         assert at.there() == []
+
+
+async def test_nor_is_one_of_the_platforms_own_making(seeded: str, emu: Emulated) -> None:
+    """A Y that is another app's in our books is not shown, though the platform lists it."""
+    async with shop(seeded, emu, Y1) as at:
+        await _to_another_app(at, Y1)
+        at.fake.put_peer(next(iter(at.fake.bound)), B)
+        listed = await at.peers.all_of(await at.one.show(at.made), deadline=boottime() + 5)
+        assert listed.peers == []
 
 
 async def test_ends_by_itself(seeded: str, emu: Emulated) -> None:
