@@ -90,6 +90,9 @@ class Peers:
             )  # fmt: skip
             await self._carry_out(call, deadline=deadline, wait=wait)
         found = await self._once_settled((binding.pool_id, added.id), deadline=deadline, wait=wait)
+        if found.b != wanted.b:
+            # Found by its key, which another phone may share; that one's Y is nothing to tell.
+            raise Conflict("Another B of this binding stands in the way.", code="peer_limit")
         return found, added.outcome == "made"
 
     async def drop(self, binding: Binding, peer: Peer, *, deadline: float, wait: bool) -> Peer:
