@@ -94,6 +94,7 @@ class Worker:
             lease_s=settings.lease_s,
             http_timeout_s=settings.platform_timeout_s,
             absence_s=settings.platform_absence_s,
+            flow_pause_s=(settings.platform_flow_pause_s, settings.platform_flow_pause_s + 1.0),
         )
         pairs = Allocator(
             self._db,
@@ -116,7 +117,15 @@ class Worker:
         )
         unpicked = Unpicked(self._db, self._vault, lease_s=settings.lease_s, boottime=boottime)
         self._allocator = Allocators(pairs, places, unpicked, self.registry)
-        sender = Sender(self._db, self.registry, self._platform, timing=timing, width=settings.platform_connections)
+        sender = Sender(
+            self._db,
+            self.registry,
+            self._platform,
+            timing=timing,
+            width=settings.platform_connections,
+            egress=settings.egress,
+        )
+        await sender.look_at_stops()
         self._dispatcher = Dispatcher(
             self._db,
             sender,
@@ -138,7 +147,7 @@ class Worker:
             in_flight=self._in_flight,
         )
         self._services = self._make_services(sender)
-        self._periodic = self._make_periodic()
+        self._periodic = self._make_periodic(sender)
         for service in self._periodic:
             service.start()
         self._measures.lag.start()
@@ -236,9 +245,15 @@ class Worker:
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
 
-    def _make_periodic(self) -> list[Periodic]:
+    def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
+
+        async def heed_stops() -> bool:
+            await sender.look_at_stops()
+            return False
+
         return [
+            Periodic("stops", 0.5, heed_stops),
             Periodic("config", 1.0, self._watch_config),
             Periodic("keep", 1.0, self._keep),
             Periodic("rescue", settings.rescue_interval_s, self._rescue),

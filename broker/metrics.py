@@ -109,6 +109,9 @@ class Metrics:
         self.lane_waiting = _gauge("lane_waiting", "Calls that wait for their turn.", "app")
         self.lane_oldest = _gauge("lane_oldest_seconds", "Age of the one that waits longest.", "app", most=True)
         self.lane_shut = _gauge("lane_shut", "1 = nothing is sent: the secret is wrong.", "app", most=True)
+        self.source_blocked = _gauge(
+            "source_blocked_seconds", "How long the platform still blocks our address; 0 = it does not.", most=True
+        )
         self.lane_grants = _counter("lane_grants", "Turns granted.", "app")
         self.lane_pauses = _counter("lane_pauses", "Pauses that the platform asked for.", "app")
         self.settle_batches = _counter("settle_batches", "Statements that write outcomes.", "statement")

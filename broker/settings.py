@@ -60,6 +60,14 @@ class Settings(BaseModel):
     platform_absence_s: Annotated[
         float, Field(ge=1, le=600, description="an unknown bind is given up only this long after its last send")
     ] = 60.0
+    platform_flow_pause_s: Annotated[
+        float, Field(ge=1, le=120, description="least pause when the platform says that calls come too fast")
+    ] = 1.0
+    egress: str = Field(
+        "default",
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+        description="name of the address that the platform sees calls come from; the same on instances that share it",
+    )
     lease_s: Annotated[float, Field(ge=6, le=120)] = 8.0
     rescue_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
     sweep_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0

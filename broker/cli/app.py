@@ -11,7 +11,14 @@ from broker.cli.desk import ABSENT, confirm, number_or_none, tell, with_json, wi
 
 _LIST = ("name", "mode", "state", "base_url", "rate", "burst", "default_ttl_s", "quarantine_s", "cap", "policy")
 _SECRET_CHARS = 4096
-_NUMBERS: tuple[tuple[str, type[int | float]], ...] = (("rate", float), ("heat", int))
+_NUMBERS: tuple[tuple[str, type[int | float]], ...] = (
+    ("rate", float),
+    ("bind_rate", float),
+    ("unbind_rate", float),
+    ("modify_rate", float),
+    ("query_rate", float),
+    ("heat", int),
+)
 _WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script", "owner")
 
 
@@ -44,6 +51,10 @@ def _profile(command: Any) -> Any:
             _secret_file,
             click.option("--rate", help="Platform calls a second over all instances; 'none' = no limit."),
             click.option("--burst", type=int, help="Calls that may go out at once after a pause."),
+            click.option("--bind-rate", help="Binds a second within the rate, or 'none'."),
+            click.option("--unbind-rate", help="Unbinds a second within the rate, or 'none'."),
+            click.option("--modify-rate", help="Changes a second within the rate, or 'none'."),
+            click.option("--query-rate", help="Queries a second within the rate, or 'none'."),
             click.option(
                 "--default-ttl", "default_ttl_s", type=int, help="Lifetime in seconds of a binding; 0 = none."
             ),

@@ -489,7 +489,7 @@ class Allocator:
         registry = self._registry()
         pool, app = registry.pools[call.pool_id], registry.apps[call.app_id]
         order = BindOrder(
-            app=app, caller_id=0, a=call.a, b=call.b, a_key=call.a_key, b_key=call.b_key, pools=(pool,),
+            app=app, caller_id=call.caller_id, a=call.a, b=call.b, a_key=call.a_key, b_key=call.b_key, pools=(pool,),
             ttl_s=call.ttl_s, direction=call.direction, policy=Policy.PACK,
         )  # fmt: skip
         avoid = 1 << call.x_id if call.x_id is not None else 0

@@ -25,7 +25,7 @@ Send = Callable[[Platform, Permit, float], Awaitable[Answer]]
 class Asks(Protocol):
     """Sends requests in the app's lane, by its limit."""
 
-    async def ask(self, app_id: int, send: Send, *, deadline: float) -> Answer:
+    async def ask(self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0) -> Answer:
         """Send one before ``deadline`` (boottime); it never raises for what the platform or the network does."""
         ...
 
@@ -79,7 +79,7 @@ class Asking:
     async def _ask(self, key: Key, send: Send, deadline: float) -> Answer:
         check_lane(key.app, self._dispatch)
         try:
-            return await self._asks.ask(key.app.id, send, deadline=deadline)
+            return await self._asks.ask(key.app.id, send, deadline=deadline, caller_id=key.caller_id)
         except NotOffered:
             raise Invalid(
                 f"The platform does not offer this in mode {key.app.mode}.", code="not_offered_by_platform"

@@ -139,7 +139,7 @@ def _hand_over(
     crashpoint("after_commit")
     call = _call(order, allocated, lease_s=lease_s, deadline=deadline)
     # Holding the connection is useless when the lane's queue is longer than the request's time.
-    if wait and not dispatch.leaving and dispatch.backlog_s(order.app.id) < deadline - boottime():
+    if wait and not dispatch.leaving and dispatch.backlog_s(order.app.id, order.caller_id) < deadline - boottime():
         call.done = asyncio.get_running_loop().create_future()
     dispatch.start(call)
     return call
@@ -232,6 +232,7 @@ def _call(order: BindOrder, allocated: Allocated, *, lease_s: float, deadline: f
         key=CallKey(allocated.pool.id, allocated.line_id, 1, 1),
         op="bind",
         app_id=order.app.id,
+        caller_id=order.caller_id,
         x_id=allocated.x_id,
         x=allocated.x,
         extension=allocated.extension,

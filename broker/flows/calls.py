@@ -56,7 +56,7 @@ class PlatformCall:
     so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
     ``x_id`` is None, and ``x`` empty, while the platform has not picked X. ``extension`` is what the line has of X,
     None for a pair. ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the
-    line's own roles.
+    line's own roles. ``caller_id`` is whose share of the limit it takes; 0 = nobody's in particular.
     ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
     ``unwanted``: the line is being released, so a bind or modify is not to be sent anew.
     """
@@ -74,6 +74,7 @@ class PlatformCall:
     ttl_s: int
     lease_until: float
     urgency: float
+    caller_id: int = 0
     options: CallOptions = DEFAULT
     extension: int | None = None
     callback: PhoneNumber | None = None
@@ -129,6 +130,6 @@ class Dispatch(Protocol):
         """Whether this process is about to end: nobody should wait for outcomes any more."""
         ...
 
-    def backlog_s(self, app_id: int) -> float:
-        """Return how long a call begun now would wait for its turn, by today's rate; infinite when the lane is shut."""
+    def backlog_s(self, app_id: int, caller_id: int = 0) -> float:
+        """Return how long the caller's bind would wait for its turn by today's rate; infinite when the lane is shut."""
         ...

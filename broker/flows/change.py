@@ -177,6 +177,7 @@ class Changer:
             key=CallKey(binding.pool_id, binding.line_id, begun.no or 0, 1),
             op="modify",
             app_id=binding.app_id,
+            caller_id=binding.caller_id,
             x_id=binding.x_id,
             x=binding.x or "",
             extension=binding.extension,
@@ -240,6 +241,7 @@ class Changer:
             key=CallKey(binding.pool_id, to.line_id, 1, 1),
             op="bind",
             app_id=binding.app_id,
+            caller_id=binding.caller_id,
             x_id=to.x_id,
             x=order.pools[0].numbers[to.x_id],
             a=order.a,
@@ -272,7 +274,7 @@ def _order(binding: Binding, plan: Plan, pool: Pool, vault: Vault) -> BindOrder:
     options: CallOptions = binding.options if change.options is None else change.options
     return BindOrder(
         app=pool.app,
-        caller_id=0,
+        caller_id=binding.caller_id,
         a=change.a or binding.a,
         b=change.b or binding.b,
         a_key=a_key,

@@ -127,7 +127,7 @@ class Peers:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.lookup(subscription_id, permit=permit, timeout_s=timeout_s)
 
-        answer = await self._asks.ask(binding.app_id, send, deadline=deadline)
+        answer = await self._asks.ask(binding.app_id, send, deadline=deadline, caller_id=binding.caller_id)
         if answer.verdict is not Verdict.DONE:
             return False
         found = {one.b: one.y for one in answer.bindings if one.y and one.b}
@@ -165,6 +165,7 @@ def _call(
         key=CallKey(binding.pool_id, binding.line_id, no, 1),
         op=op,
         app_id=binding.app_id,
+        caller_id=binding.caller_id,
         x_id=binding.x_id,
         x=binding.x or "",
         extension=binding.extension,

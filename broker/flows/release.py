@@ -61,6 +61,7 @@ def _call(binding: Binding, begun: Releasing, *, lease_until: float, urgency: fl
         key=CallKey(binding.pool_id, begun.line_id, begun.no, 1),
         op="unbind",
         app_id=binding.app_id,
+        caller_id=binding.caller_id,
         x_id=binding.x_id,
         x=begun.x or "",
         a=binding.a,

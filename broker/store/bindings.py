@@ -66,6 +66,7 @@ class Binding:
     callee_until: datetime | None = None
     callee_user_data: str | None = None
     gap_ms: int | None = None
+    caller_id: int = 0
 
     @property
     def parties(self) -> frozenset[str]:
@@ -127,6 +128,7 @@ def _binding(row: asyncpg.Record, vault: Vault) -> Binding:
         callee_until=row["callee_until"],
         callee_user_data=row["callee_user_data"],
         gap_ms=row["gap_ms"],
+        caller_id=row["caller_id"],
     )
 
 

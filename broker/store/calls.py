@@ -45,6 +45,7 @@ class ClaimedCall:
     created_at: datetime
     extension: int | None
     callback_sealed: bytes | None
+    caller_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ async def claim(db: Database, *, limit: int, lease_s: float) -> list[ClaimedCall
             created_at=row["created_at"],
             extension=row["extension"],
             callback_sealed=row["callback_sealed"],
+            caller_id=row["caller_id"],
         )
         for row in rows
     ]
@@ -166,23 +168,6 @@ async def end_unbound(db: Database, key: CallKey) -> bool:
     """Report the bindings of a line that was never bound released, while the line keeps its X; False = not ours."""
     row = await db.fetchrow(statements("calls")["end_unbound"], key.pool_id, key.line_id, key.no, key.token)
     return bool(row and row["ours"])
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Granted send slots: slot k (from 0) starts max(0, first_s + k * every_s) seconds after the answer."""
-
-    first_s: float
-    every_s: float
-    granted: int
-
-
-async def take_slots(db: Database, app_id: int, *, want: int, rate: float, burst: int, horizon_s: float) -> Slots:
-    """Ask the app's limiter for send slots within the horizon."""
-    row = await db.fetchrow(statements("calls")["take_slots"], app_id, want, rate, burst, horizon_s)
-    if row is None:  # pragma: no cover - the function always returns one row
-        return Slots(horizon_s, 0.0, 0)
-    return Slots(row["at_s"], row["every_s"], row["granted"])
 
 
 class Swept(NamedTuple):

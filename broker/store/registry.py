@@ -15,6 +15,9 @@ from broker.store.crypto import SealBroken, Vault
 from broker.store.database import Database
 from broker.store.statements import statements
 
+#: Interfaces of the platform that may have a limit of their own.
+INTERFACES = ("bind", "unbind", "modify", "query")
+
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -48,6 +51,10 @@ class App:
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: Rates of single interfaces (bind, unbind, modify, query) within ``rate``, where they have one.
+    own_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+    #: Fingerprint of the access data that calls are signed with.
+    access: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """One consistent snapshot of the configuration. ``places`` says of each X number its pool and its place there."""
+    """One consistent snapshot of the configuration. ``places`` says of each X number its pool and its place there.
+
+    ``weights`` are callers' shares of their app's limit.
+    """
 
     version: int
     apps: Mapping[int, App]
@@ -96,6 +106,7 @@ class Registry:
     app_pools: Mapping[int, tuple[Pool, ...]]
     named_pools: Mapping[tuple[int, str], Pool]
     places: Mapping[str, tuple[int, int]]
+    weights: Mapping[int, int]
 
     @property
     def our_numbers(self) -> Collection[str]:
@@ -170,6 +181,7 @@ async def load(db: Database, vault: Vault) -> Registry:
             for x_id, number in enumerate(listed)
             if number
         },
+        weights={row["id"]: row["weight"] for row in await db.fetch(sql["weights"])},
     )
 
 
@@ -204,6 +216,8 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         retention_days=row["retention_days"],
         accepted_secrets=secrets,
         tones=tones,
+        own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},
+        access=hashlib.sha256(f"{row['app_key']} {row['base_url']} ".encode() + row["secret_sealed"]).hexdigest()[:32],
     )
 
 

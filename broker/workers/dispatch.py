@@ -103,9 +103,9 @@ class Dispatcher:
         self._running[call] = task
         task.add_done_callback(lambda _: self._running.pop(call, None))
 
-    def backlog_s(self, app_id: int) -> float:
-        """Return how long a new call of the app would wait for its turn; infinite when its lane is shut."""
-        return self._sender.backlog_s(app_id)
+    def backlog_s(self, app_id: int, caller_id: int = 0) -> float:
+        """Return how long the caller's bind would wait for its turn; infinite when the app's lane is shut."""
+        return self._sender.backlog_s(app_id, caller_id)
 
     async def keep_leases(self) -> None:
         """Renew the leases that end soon of calls still in hand (queued or waiting)."""

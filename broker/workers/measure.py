@@ -119,6 +119,7 @@ class Measures:
         for app_id, lane in self._sender.lanes().items():
             by_name[names.get(app_id, _OTHER_APPS)].append(lane)
         metrics = self._metrics
+        metrics.source_blocked.set(self._sender.blocked_s())
         for name, lanes in by_name.items():
             metrics.lane_waiting.labels(name).set(sum(lane.waiting for lane in lanes))
             metrics.lane_oldest.labels(name).set(max(lane.oldest_s() for lane in lanes))

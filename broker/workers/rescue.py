@@ -52,6 +52,7 @@ def _call(found: ClaimedCall, vault: Vault, *, lease_until: float) -> PlatformCa
         key=found.key,
         op=found.op,
         app_id=found.app_id,
+        caller_id=found.caller_id,
         x_id=found.x_id,
         x=found.number or "",
         a=PhoneNumber(vault.open("line", "a", pool_id, line_id, found.a_sealed)),

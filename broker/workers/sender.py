@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,15 +19,19 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.domain.phone import PhoneNumber
+from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.platform.protocol import Answer, BindLine, BindPeer, Direction, ModifyLine, Permit, Platform, Verdict
 from broker.store import calls as store
+from broker.store import limits
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
+from broker.store.limits import Stop
 from broker.store.registry import App, Registry
-from broker.workers.lane import HORIZON_S, Lane, LaneMoved, LaneShut, TakeSlots
+from broker.workers.lane import Ask, Lane, LaneMoved, LaneShut
+from broker.workers.limiter import limiter_of
 
 log = structlog.get_logger()
 
@@ -55,6 +59,21 @@ _SIGNATURE_ACCEPTED = frozenset(
         Verdict.APP_SUSPENDED,
     }
 )
+
+#: Answers after which nothing, or less, is sent: all instances are told before anything else of the app is.
+_STOPPING = frozenset({Verdict.FLOW_CONTROL, Verdict.BAD_DIGEST, Verdict.SOURCE_BLOCKED})
+
+#: Key of the stop that is on our address, and so on every app.
+_BLOCK = (0, "source_blocked")
+
+#: The lanes of calls; what is asked or undone for a call rides in the call's.
+_LANES: Mapping[str, Kind] = {
+    "bind": Kind.BIND,
+    "bind_peer": Kind.BIND,
+    "unbind": Kind.UNBIND,
+    "unbind_peer": Kind.UNBIND,
+    "modify": Kind.MODIFY,
+}
 
 
 class NotOurs(Exception):
@@ -94,15 +113,20 @@ class Sender:
         *,
         timing: Timing,
         width: int,
+        egress: str = "default",
     ) -> None:
-        """``platform(app)`` makes the driver of an app; it is made anew when the app's access data change."""
+        """``platform(app)`` makes the driver of an app; it is made anew when the app's access data change.
+
+        ``egress`` names the address that the platform sees calls come from: it blocks addresses, not apps.
+        """
         self._db = db
         self._registry = registry
         self._make_platform = platform
         self._width = width
         self._routes: dict[int, _Route] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._blocked_until = 0.0
+        self._egress = egress
+        self._stops: dict[tuple[int, str], tuple[Stop, float]] = {}  # with their ends (monotonic)
         self._extending: Batcher[Extension, str | None] = Batcher(
             "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
         )
@@ -123,7 +147,7 @@ class Sender:
             token = owner.token if mark is None else f"{mark}.{owner.attempt}"
             return platform.bind(self._request(call, token), permit=permit, timeout_s=timeout_s)
 
-        return await self._send(owner, send)
+        return await self._send(owner, send, "bind")
 
     def _request(self, call: PlatformCall, token: str) -> BindLine:
         pool = self._registry().pools[call.pool_id]
@@ -154,7 +178,7 @@ class Sender:
             _count_attempt(call)
             return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(call, send, "unbind")
 
     async def modify(self, call: PlatformCall, change: LineChange) -> Answer:
         """Send the change of the line once."""
@@ -180,7 +204,7 @@ class Sender:
             )
             return platform.modify(request, permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(call, send, "modify")
 
     async def lookup(self, call: PlatformCall) -> Answer:
         """Ask once what the call's own subscription is like; rides in the lane of the call it resolves."""
@@ -188,7 +212,7 @@ class Sender:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.lookup(call.subscription_id or "", permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(call, send, "query")
 
     async def query(self, call: PlatformCall) -> Answer:
         """Ask once what A has on the call's X, or what is on its place; rides in the lane of the call it resolves."""
@@ -198,7 +222,7 @@ class Sender:
                 x=call.x, a=call.a.reveal(), extension=self.extension(call), permit=permit, timeout_s=timeout_s
             )
 
-        return await self._send(call, send)
+        return await self._send(call, send, "query")
 
     async def bind_peer(self, call: PlatformCall, *, b: PhoneNumber, ttl_s: int, tone: str | None) -> Answer:
         """Ask for a Y for ``b`` once."""
@@ -216,7 +240,7 @@ class Sender:
             )
             return platform.bind_peer(request, permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(call, send, "bind")
 
     async def unbind_peer(self, call: PlatformCall, y: str) -> Answer:
         """Take that one Y away once."""
@@ -225,7 +249,7 @@ class Sender:
             _count_attempt(call)
             return platform.unbind_peer(call.subscription_id or "", y=y, permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send)
+        return await self._send(call, send, "unbind")
 
     async def search(self, call: PlatformCall, x: str) -> Answer:
         """Ask once what is on ``x``, for a call without an X; whatever waits for its turn by then goes first."""
@@ -233,48 +257,63 @@ class Sender:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.query(x=x, a=call.a.reveal(), permit=permit, timeout_s=timeout_s)
 
-        return await self._send(call, send, urgency=boottime() + _SEARCH_WAITS_S)
+        return await self._send(call, send, "query", urgency=boottime() + _SEARCH_WAITS_S)
 
-    async def ask(self, app_id: int, send: Send, *, deadline: float) -> Answer:
+    async def ask(
+        self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0, kind: Kind = Kind.QUERY
+    ) -> Answer:
         """Send once what nobody repeats for us: it waits for its turn until ``deadline`` (boottime), and has no row."""
         while True:
             route = self._route(app_id)
+            ask = Ask(deadline, kind, caller_id, self._weight(caller_id), "query")
             try:
-                async with asyncio.timeout(deadline - boottime()) as patience, route.lane.turn(deadline) as use_by:
+                async with asyncio.timeout(deadline - boottime()) as patience, route.lane.turn(ask) as use_by:
                     patience.reschedule(None)
                     left_s = min(self.timing.http_timeout_s, deadline - boottime())
                     if time.monotonic() > use_by or left_s <= 0:
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
-                    answer = await send(route.platform, self._count, left_s)
+                    answer = await send(route.platform, self._count(use_by), left_s)
+                    return await self._took(route, answer)
             except TimeoutError:
                 return Answer(Verdict.WITHHELD, detail="no turn in time")
             except LaneShut:
                 return Answer(Verdict.BAD_DIGEST, detail="nothing is sent until the secret is corrected")
             except LaneMoved:
                 continue
-            return self._took(route, answer)
 
-    def _count(self) -> bool:
-        self.sent += 1
-        return True
+    def _count(self, use_by: float) -> Permit:
+        def in_time() -> bool:
+            if time.monotonic() > use_by:
+                return False
+            self.sent += 1
+            return True
 
-    async def _send(self, call: PlatformCall, send: Send, *, urgency: float | None = None) -> Answer:
+        return in_time
+
+    async def _send(self, call: PlatformCall, send: Send, interface: str, *, urgency: float | None = None) -> Answer:
         while True:
             route = self._route(call.app_id)
+            ask = Ask(
+                call.urgency if urgency is None else urgency, _LANES[call.op], call.caller_id,
+                self._weight(call.caller_id), interface,
+            )  # fmt: skip
             try:
-                async with route.lane.turn(call.urgency if urgency is None else urgency) as use_by:
+                async with route.lane.turn(ask) as use_by:
                     await self._lease_to_send(call)
                     if time.monotonic() > use_by:
                         # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
-                    answer = await send(route.platform, self._permit(call), self._time_to_answer(call))
+                    answer = await send(route.platform, self._permit(call, use_by), self._time_to_answer(call))
+                    return await self._took(route, answer)
             except LaneMoved:
                 continue
-            return self._took(route, answer)
 
-    def _permit(self, call: PlatformCall) -> Permit:
+    def _weight(self, caller_id: int) -> int:
+        return self._registry().weights.get(caller_id, 1)
+
+    def _permit(self, call: PlatformCall, use_by: float) -> Permit:
         def still_ours() -> bool:
-            if call.lost or boottime() + MIN_LEASE_S > call.lease_until:
+            if time.monotonic() > use_by or call.lost or boottime() + MIN_LEASE_S > call.lease_until:
                 return False
             self.sent += 1
             # The request is written when the loop turns next.
@@ -296,28 +335,77 @@ class Sender:
     def _time_to_answer(self, call: PlatformCall) -> float:
         return min(self.timing.http_timeout_s, call.lease_until - boottime() - _MARGIN_S)
 
-    def _took(self, route: _Route, answer: Answer) -> Answer:
-        """Draw the lane's conclusions from an answer."""
+    async def _took(self, route: _Route, answer: Answer) -> Answer:
+        """Draw the lane's conclusions from an answer, before anybody else gets the turn."""
         crashpoint("after_answer")
         if answer.verdict in _SIGNATURE_ACCEPTED:
+            failed = route.lane.digest_failures
             route.lane.digest_passed()
-        match answer.verdict:
-            case Verdict.FLOW_CONTROL:
-                route.lane.pause(random.uniform(*self.timing.flow_pause_s))  # noqa: S311 - jitter
-            case Verdict.BAD_DIGEST:
-                route.lane.digest_failed()
-            case Verdict.SOURCE_BLOCKED:
-                # The block is on our address, not on the app: everything stops.
-                log.error("platform_source_blocked", seconds=self.timing.source_block_s)
-                self._blocked_until = time.monotonic() + self.timing.source_block_s
-                for other in self._routes.values():
-                    other.lane.pause(self.timing.source_block_s)
-            case Verdict.CLOCK_SKEW if answer.date_skew_s is not None:
-                log.warning("platform_clock_skew", seconds=round(answer.date_skew_s))
-                route.platform.set_clock_offset(answer.date_skew_s)
-            case _:
-                pass
+            if failed:
+                await self._tell(limits.digest_passed(self._db, route.app.id, route.app.access))
+        elif answer.verdict in _STOPPING:
+            await self._stop(route, answer.verdict)
+        elif answer.verdict is Verdict.CLOCK_SKEW and answer.date_skew_s is not None:
+            log.warning("platform_clock_skew", seconds=round(answer.date_skew_s))
+            route.platform.set_clock_offset(answer.date_skew_s)
         return answer
+
+    async def _stop(self, route: _Route, verdict: Verdict) -> None:
+        """Stop here at once, and have every instance stop."""
+        if verdict is Verdict.FLOW_CONTROL:
+            pause_s = random.uniform(*self.timing.flow_pause_s)  # noqa: S311 - jitter
+            route.lane.slow_down(pause_s)
+            await self._tell(limits.stop_for_flow(self._db, route.app.id, pause_s))
+        elif verdict is Verdict.BAD_DIGEST:
+            route.lane.digest_failed()
+            if await self._tell(limits.note_bad_digest(self._db, route.app.id, route.app.access)):
+                route.lane.close_down("platform_bad_secret")
+        else:
+            # The block is on our address, not on the app: everything stops.
+            block_s = self.timing.source_block_s
+            log.error("platform_source_blocked", egress=self._egress, seconds=block_s)
+            self.heed([Stop(0, "source_blocked", "", block_s), *(stop for stop, _ in self._stops.values())])
+            await self._tell(limits.stop_source(self._db, self._egress, block_s))
+
+    async def _tell(self, telling: Awaitable[R]) -> R | None:
+        """Tell the other instances, if the database can be reached; this one knows."""
+        try:
+            return await telling
+        except DatabaseAway:
+            return None
+
+    def heed(self, stops: Iterable[Stop]) -> None:
+        """Take in what the platform has refused to any instance."""
+        now = time.monotonic()
+        found = {(stop.app_id, stop.reason): (stop, now + (stop.left_s or 0.0)) for stop in stops}
+        known = self._stops.get(_BLOCK)
+        # What the platform told this very instance does not end because the database has not heard of it.
+        if known is not None and known[1] > max(now, found[_BLOCK][1] if _BLOCK in found else now):
+            found[_BLOCK] = known
+        self._stops = found
+        for route in self._routes.values():
+            self._apply_stops(route.app, route.lane)
+
+    async def look_at_stops(self) -> None:
+        """Ask what other instances have been refused, and take in a change of the limits."""
+        self.heed(await limits.stops(self._db, self._egress))
+        for app_id in list(self._routes):
+            if app_id in self._registry().apps:
+                self._route(app_id)
+
+    def blocked_s(self) -> float:
+        """Return how long the platform still blocks our address."""
+        stop = self._stops.get(_BLOCK)
+        return max(0.0, stop[1] - time.monotonic()) if stop is not None else 0.0
+
+    def _apply_stops(self, app: App, lane: Lane) -> None:
+        now = time.monotonic()
+        for stop, end in self._stops.values():
+            if stop.reason == "bad_secret":
+                if stop.app_id == app.id and stop.access == app.access:
+                    lane.close_down("platform_bad_secret")
+            elif stop.app_id in {0, app.id} and end > now:
+                lane.hold(end - now)
 
     # -- keeping the call ------------------------------------------------------------------------------------------
 
@@ -382,9 +470,10 @@ class Sender:
 
     # -- lanes -----------------------------------------------------------------------------------------------------
 
-    def backlog_s(self, app_id: int) -> float:
-        """Return how long a new call of the app would wait for its turn."""
-        return self._route(app_id).lane.backlog_s()
+    def backlog_s(self, app_id: int, caller_id: int | None = None) -> float:
+        """Return how long a new call of the app would wait for its turn, as a bind of the caller if one is named."""
+        weight = self._weight(caller_id) if caller_id is not None else 1
+        return self._route(app_id).lane.backlog_s(caller_id, weight)
 
     def lanes(self) -> dict[int, Lane]:
         """Return the lanes by app."""
@@ -410,26 +499,14 @@ class Sender:
         else:
             # A new limit is no reason to make those who wait begin anew.
             lane, platform = route.lane, route.platform
-            lane.relimit(self._limiter(app), app.rate)
+            lane.relimit(limiter_of(self._db, app))
         self._routes[app_id] = route = _Route(app, lane, platform)
         return route
 
     def _new_lane(self, app: App) -> Lane:
-        lane = Lane(app.name, width=self._width, take_slots=self._limiter(app), rate=app.rate)
-        blocked_s = self._blocked_until - time.monotonic()
-        if blocked_s > 0:
-            lane.pause(blocked_s)
+        lane = Lane(app.name, width=self._width, limiter=limiter_of(self._db, app))
+        self._apply_stops(app, lane)
         return lane
-
-    def _limiter(self, app: App) -> TakeSlots | None:
-        rate = app.rate
-        if rate is None:
-            return None
-
-        async def take_slots(want: int) -> store.Slots:
-            return await store.take_slots(self._db, app.id, want=want, rate=rate, burst=app.burst, horizon_s=HORIZON_S)
-
-        return take_slots
 
     async def close(self) -> None:
         """Stop granting turns and close connections."""

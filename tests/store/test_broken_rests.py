@@ -8,6 +8,7 @@ from broker.domain.ids import new_id
 from broker.store import allocation, bindings, calls
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
+from broker.store.limits import Limit, take_slots
 from tests.store.shop import Shop, ended
 
 _REST_S = 600.0
@@ -53,14 +54,14 @@ async def test_a_new_limit_works_within_seconds(
     shop: Shop, before: tuple[float, int], after: tuple[float, int]
 ) -> None:
     """What the old limit had put off does not hold the new one up."""
-    await calls.take_slots(shop.db, shop.app_id, want=1, rate=before[0], burst=before[1], horizon_s=0.2)
-    slots = await calls.take_slots(shop.db, shop.app_id, want=1, rate=after[0], burst=after[1], horizon_s=0.2)
+    await take_slots(shop.db, shop.app_id, want=1, limit=Limit(*before), horizon_s=0.2)
+    slots = await take_slots(shop.db, shop.app_id, want=1, limit=Limit(*after), horizon_s=0.2)
     assert slots.first_s < 6
 
 
 async def test_a_clock_that_went_back_stops_nobody(shop: Shop) -> None:
     """With the stored time an hour ahead the next slot is seconds away."""
-    await calls.take_slots(shop.db, shop.app_id, want=1, rate=10, burst=1, horizon_s=0.2)
+    await take_slots(shop.db, shop.app_id, want=1, limit=Limit(10, 1), horizon_s=0.2)
     await shop.run("UPDATE limiter SET tat = tat + interval '1 hour'")
-    slots = await calls.take_slots(shop.db, shop.app_id, want=1, rate=10, burst=1, horizon_s=0.2)
+    slots = await take_slots(shop.db, shop.app_id, want=1, limit=Limit(10, 1), horizon_s=0.2)
     assert slots.first_s < 6

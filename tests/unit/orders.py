@@ -55,6 +55,7 @@ def registry_of(app: App) -> Registry:
         app_pools={1: pools},
         named_pools={(1, pool.name): pool for pool in pools},
         places={X: (1, 0)},
+        weights={},
     )
 
 

@@ -108,7 +108,7 @@ class Instance:
         make = self.make_platform or self._driver
         self.sender = Sender(self.db, lambda: self.known, make, timing=self.timing, width=self.width)
         self.dispatcher = Dispatcher(self.db, self.sender, self.allocator, vault=self.vault, rest_s=lambda _: REST_S)
-        self.periodic = [Periodic("keep", 0.2, self._keep)]
+        self.periodic = [Periodic("keep", 0.2, self._keep), Periodic("stops", 0.2, self._heed_stops)]
         for service in self.periodic:
             service.start()
 
@@ -123,6 +123,10 @@ class Instance:
 
     async def _keep(self) -> bool:
         await self.dispatcher.keep_leases()
+        return False
+
+    async def _heed_stops(self) -> bool:
+        await self.sender.look_at_stops()
         return False
 
     # -- verbs

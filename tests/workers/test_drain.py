@@ -29,7 +29,7 @@ async def test_what_is_being_sent_is_finished(seeded: str, emu: Emulated) -> Non
 async def test_what_waits_is_handed_over(seeded: str, emu: Emulated, one: Instance) -> None:
     """Calls that could not be sent in the grace are claimable at once, and another process carries each out once."""
     async with instance(seeded, emu) as leaving:
-        leaving.sender._route(leaving.app.id).lane.pause(60)
+        leaving.sender._route(leaving.app.id).lane.hold(60)
         made = [await leaving.bind(f"+86139{n:08d}", f"+86138{n:08d}", wait=False) for n in range(10)]
         await leaving.drain(grace_s=0.1)
         await one.rescue()

@@ -37,7 +37,7 @@ async def in_hand(one: Instance) -> PlatformCall:
 @asynccontextmanager
 async def lane_paused(one: Instance, seconds: float) -> AsyncIterator[None]:
     """Let the instance's calls wait for their turn that long."""
-    one.sender._route(one.app.id).lane.pause(seconds)
+    one.sender._route(one.app.id).lane.hold(seconds)
     yield
 
 

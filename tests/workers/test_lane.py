@@ -6,23 +6,37 @@ import asyncio
 
 import pytest
 
-from broker.store.calls import Slots
 from broker.store.database import DatabaseAway
-from broker.workers.lane import Lane, LaneShut
+from broker.store.limits import Slots
+from broker.workers.lane import Ask, Lane, LaneShut
 from tests.workers.rig import eventually
 
 
 class Shared:
-    """A limiter that gives what it is told."""
+    """A limiter that gives what it is told, or fails so."""
 
-    def __init__(self, *granted: Slots) -> None:
+    rate = 10.0
+
+    def __init__(self, *granted: Slots | Exception, own: tuple[str, ...] = ()) -> None:
         self.granted = list(granted)
+        self.own = own
         self.asked: list[int] = []
+        self.parts: list[str] = []
+        self.returned: list[int] = []
 
-    async def take(self, want: int) -> Slots:
+    async def take(self, want: int, interface: str) -> Slots:
         """Answer the next slots; when told nothing more, as many as are wanted."""
         self.asked.append(want)
-        return self.granted.pop(0) if self.granted else Slots(0.0, 0.0, want)
+        self.parts.append(interface)
+        answer = self.granted.pop(0) if self.granted else Slots(0.0, 0.0, want)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def give_back(self, slots: Slots, unused: int) -> None:
+        """Take them back."""
+        assert unused <= slots.granted
+        self.returned.append(unused)
 
 
 def proven(lane: Lane) -> Lane:
@@ -33,7 +47,7 @@ def proven(lane: Lane) -> Lane:
 
 async def hold(lane: Lane, urgency: float, into: list[float], until: asyncio.Event) -> None:
     """Take a turn, note it, keep it."""
-    async with lane.turn(urgency):
+    async with lane.turn(Ask(urgency)):
         into.append(urgency)
         await until.wait()
 
@@ -47,7 +61,7 @@ async def settle(turns: int = 20) -> None:
 @pytest.mark.parametrize("limited", [True, False])
 async def test_the_most_urgent_goes_first(*, limited: bool) -> None:
     """Whoever waits with the earliest deadline gets the next turn, not who came first."""
-    lane = proven(Lane("test", width=1, take_slots=Shared().take if limited else None, rate=None))
+    lane = proven(Lane("test", width=1, limiter=Shared() if limited else None))
     got: list[float] = []
     first, rest = asyncio.Event(), asyncio.Event()
     rest.set()
@@ -64,7 +78,7 @@ async def test_the_most_urgent_goes_first(*, limited: bool) -> None:
 
 async def test_width_bounds_those_at_work() -> None:
     """Never more than ``width`` hold a turn at once."""
-    lane = proven(Lane("test", width=3, take_slots=None, rate=None))
+    lane = proven(Lane("test", width=3, limiter=None))
     got: list[float] = []
     free = asyncio.Event()
     tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(10)]
@@ -78,7 +92,7 @@ async def test_width_bounds_those_at_work() -> None:
 
 async def test_one_at_a_time_until_the_secret_is_proven() -> None:
     """A lane that has not seen its signature accepted risks one call at a time, and opens up after the first."""
-    lane = Lane("test", width=8, take_slots=None, rate=None)
+    lane = Lane("test", width=8, limiter=None)
     got: list[float] = []
     free = asyncio.Event()
     tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(10)]
@@ -94,7 +108,7 @@ async def test_one_at_a_time_until_the_secret_is_proven() -> None:
 async def test_cancelled_waiters_leave_nothing() -> None:
     """After a thousand cancellations nobody is waiting, no turn is lost, and the limiter was asked for nobody."""
     shared = Shared(*(Slots(0.3, 0.0, 0),))
-    lane = proven(Lane("test", width=4, take_slots=shared.take, rate=10.0))
+    lane = proven(Lane("test", width=4, limiter=shared))
     got: list[float] = []
     free = asyncio.Event()
     free.set()
@@ -112,7 +126,7 @@ async def test_cancelled_waiters_leave_nothing() -> None:
 
 async def test_cancelled_in_the_moment_of_the_grant() -> None:
     """A turn granted to somebody who was cancelled in that very moment goes to the next one."""
-    lane = proven(Lane("test", width=1, take_slots=None, rate=None))
+    lane = proven(Lane("test", width=1, limiter=None))
     got: list[float] = []
     first, free = asyncio.Event(), asyncio.Event()
     free.set()
@@ -121,7 +135,7 @@ async def test_cancelled_in_the_moment_of_the_grant() -> None:
     unlucky = asyncio.create_task(hold(lane, 1.0, got, free))
     lucky = asyncio.create_task(hold(lane, 2.0, got, free))
     await settle()
-    lane._grant_one(float("inf"))
+    lane._grant_one(None, float("inf"))
     unlucky.cancel()
     first.set()
     await asyncio.gather(holder, lucky)
@@ -133,7 +147,7 @@ async def test_cancelled_in_the_moment_of_the_grant() -> None:
 
 async def test_a_shut_lane_turns_everybody_away() -> None:
     """The second refused signature in a row ends all waiting, and nobody may come in."""
-    lane = Lane("test", width=1, take_slots=None, rate=None)
+    lane = Lane("test", width=1, limiter=None)
     got: list[float] = []
     first = asyncio.Event()
     holder = asyncio.create_task(hold(lane, 0.0, got, first))
@@ -154,14 +168,7 @@ async def test_a_shut_lane_turns_everybody_away() -> None:
 
 async def test_the_limiter_is_asked_again_when_the_database_comes_back() -> None:
     """Those who wait while the limiter cannot be asked get their turns afterwards."""
-    failures = [DatabaseAway(), DatabaseAway()]
-
-    async def take(want: int) -> Slots:
-        if failures:
-            raise failures.pop()
-        return Slots(0.0, 0.0, want)
-
-    lane = proven(Lane("test", width=4, take_slots=take, rate=10.0))
+    lane = proven(Lane("test", width=4, limiter=Shared(DatabaseAway(), DatabaseAway())))
     got: list[float] = []
     free = asyncio.Event()
     free.set()
@@ -171,14 +178,7 @@ async def test_the_limiter_is_asked_again_when_the_database_comes_back() -> None
 
 async def test_a_limiter_that_breaks_does_not_strand_anybody() -> None:
     """An unexpected error of the limiter is survived."""
-    failures: list[Exception] = [ValueError("unexpected")]
-
-    async def take(want: int) -> Slots:
-        if failures:
-            raise failures.pop()
-        return Slots(0.0, 0.0, want)
-
-    lane = proven(Lane("test", width=4, take_slots=take, rate=10.0))
+    lane = proven(Lane("test", width=4, limiter=Shared(ValueError("unexpected"))))
     got: list[float] = []
     free = asyncio.Event()
     free.set()
@@ -189,7 +189,7 @@ async def test_a_limiter_that_breaks_does_not_strand_anybody() -> None:
 async def test_a_late_slot_is_given_up() -> None:
     """A slot whose time passed 50 ms ago is not used."""
     shared = Shared(Slots(-0.2, 0.0, 1))
-    lane = proven(Lane("test", width=4, take_slots=shared.take, rate=10.0))
+    lane = proven(Lane("test", width=4, limiter=shared))
     got: list[float] = []
     free = asyncio.Event()
     free.set()

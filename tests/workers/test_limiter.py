@@ -85,7 +85,7 @@ async def test_a_slot_that_passed_while_the_lease_was_renewed_is_given_up(databa
     db = Database(database_url, connections=2, timeout_s=5)
     await db.open()
     await seed(db, emu, rate=1.0, burst=10)
-    await db.fetch("INSERT INTO limiter VALUES (1, clock_timestamp())")
+    await db.fetch("INSERT INTO limiter (app_id, tat) VALUES (1, clock_timestamp())")
     await db.close()
     async with instance(database_url, emu) as one:
         await one.bind("+8613900000001", "+8613900000002")

@@ -244,7 +244,7 @@ async def test_released_while_a_modify_is_in_flight(seeded: str, emu: Emulated, 
         made = await one.bind(A, B)
         if known:
             # Released between the commit of the change and its request.
-            one.sender._route(one.app.id).lane.pause(0.5)
+            one.sender._route(one.app.id).lane.hold(0.5)
             await change(one, made, wait=False)
             released = await one.release(made)
         else:
@@ -266,7 +266,7 @@ async def test_taken_over_by_another_instance(seeded: str, emu: Emulated, fake: 
     """Who lost the call neither sends nor settles; the other one takes the owner's request for sent."""
     async with at(seeded, emu, fake) as one, at(seeded, emu, fake) as other:
         made = await one.bind(A, B)
-        one.sender._route(one.app.id).lane.pause(0.6)
+        one.sender._route(one.app.id).lane.hold(0.6)
         await change(one, made, wait=False)
         call = await in_hand(one)
         await one.end_leases()
@@ -306,7 +306,7 @@ async def test_a_modify_that_waits_is_handed_over_at_shutdown(seeded: str, emu: 
     """Queued when the process leaves: another one takes it at once and carries it out once."""
     async with at(seeded, emu, fake) as leaving, at(seeded, emu, fake) as one:
         made = await leaving.bind(A, B)
-        leaving.sender._route(leaving.app.id).lane.pause(60)
+        leaving.sender._route(leaving.app.id).lane.hold(60)
         await change(leaving, made, wait=False)
         await leaving.drain(grace_s=0.05)
         assert ops(fake, "modify") == 0
@@ -319,7 +319,7 @@ async def test_a_modify_that_waits_is_handed_over_at_shutdown(seeded: str, emu: 
 async def test_a_binding_read_before_its_confirmation_is_not_changed(seeded: str, emu: Emulated, fake: FakeAxb) -> None:
     """What was read names no subscription yet: the change is refused, though the line is active by now."""
     async with at(seeded, emu, fake) as one:
-        one.sender._route(one.app.id).lane.pause(0.5)
+        one.sender._route(one.app.id).lane.hold(0.5)
         made = await one.bind(A, B, wait=False)
         early = await one.show(made)
         assert early.state == "pending"

@@ -12,7 +12,7 @@ from broker.errors import Conflict, FieldError, Invalid, Unavailable
 from broker.flows.operate.desk import Access, Desk, Shown, no_app, sealed, shown
 from broker.flows.operate.fields import AppChange, NewApp
 from broker.platform.protocol import Answer, Platform, Verdict
-from broker.store.calls import take_slots
+from broker.store.limits import Limit, take_slots
 from broker.store.statements import statements
 
 _CHECK_S = 5.0
@@ -134,7 +134,7 @@ async def check(desk: Desk, name: str, platform: Callable[[Access], Platform], *
 
 
 async def _take_turn(desk: Desk, app: int, rate: float, burst: int) -> None:
-    slots = await take_slots(desk.db, app, want=1, rate=rate, burst=burst, horizon_s=_LONGEST_TURN_S)
+    slots = await take_slots(desk.db, app, want=1, limit=Limit(rate, burst), horizon_s=_LONGEST_TURN_S)
     if slots.granted == 0:
         raise Unavailable("The app's platform calls leave no room for a question now.", retry_after_s=10)
     await asyncio.sleep(max(0.0, slots.first_s))

@@ -131,6 +131,10 @@ class Profile(Given):
     base_url: Address = ""
     rate: Rate | None = None
     burst: Burst = 1
+    bind_rate: Rate | None = None
+    unbind_rate: Rate | None = None
+    modify_rate: Rate | None = None
+    query_rate: Rate | None = None
     default_ttl_s: Ttl = 86_400
     max_ttl_s: MaxTtl = LONGEST_TTL_S
     quarantine_s: Quarantine = 14_400
