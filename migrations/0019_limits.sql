@@ -22,10 +22,12 @@ CREATE UNLOGGED TABLE limiter (
   app_id    integer NOT NULL,
   interface text NOT NULL DEFAULT '',
   tat       timestamptz NOT NULL,
+  rate      double precision,
   PRIMARY KEY (app_id, interface)
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE limiter IS 'GCRA state per app, and per interface of an app that has a limit of its own.';
 COMMENT ON COLUMN limiter.interface IS 'bind, unbind, modify or query; empty = all calls of the app.';
+COMMENT ON COLUMN limiter.rate IS 'The rate that tat was reckoned with: under another one the same calls are another time.';
 COMMENT ON COLUMN limiter.tat IS 'The theoretical arrival time of the next platform call.';
 
 CREATE TABLE platform_stop (
@@ -56,7 +58,7 @@ COMMENT ON FUNCTION climbed IS 'The share of the rate now: a twentieth more with
 CREATE FUNCTION take_slots(
   p_app integer, p_want integer, p_rate double precision, p_burst integer, p_horizon interval,
   p_slice interval DEFAULT NULL, p_ahead interval DEFAULT '0', p_interface text DEFAULT '',
-  p_own_rate double precision DEFAULT NULL)
+  p_own_rate double precision DEFAULT NULL, p_kept double precision DEFAULT 0)
 RETURNS TABLE (at_s double precision, every_s double precision, granted integer, late_s double precision, tat timestamptz)
 LANGUAGE plpgsql
 AS $$
@@ -70,6 +72,7 @@ DECLARE
   stopped timestamptz;
   pace double precision;
   base timestamptz;
+  old_rate double precision;
   own_base timestamptz;
   own_wait interval;
   spare integer := floor(p_rate * extract(epoch FROM p_ahead));
@@ -88,13 +91,17 @@ BEGIN
   ELSE
     tolerance := make_interval(secs => (v_burst - 1) / v_rate - late);
   END IF;
-  INSERT INTO limiter AS m (app_id, tat) VALUES (p_app, clock_timestamp() + tolerance) ON CONFLICT DO NOTHING;
-  SELECT m.tat INTO base FROM limiter AS m WHERE m.app_id = p_app AND m.interface = '' FOR UPDATE;
+  INSERT INTO limiter AS m (app_id, tat, rate) VALUES (p_app, clock_timestamp() + tolerance, v_rate) ON CONFLICT DO NOTHING;
+  SELECT m.tat, m.rate INTO base, old_rate FROM limiter AS m WHERE m.app_id = p_app AND m.interface = '' FOR UPDATE;
   v_now := clock_timestamp();
+  IF old_rate <> v_rate AND base > v_now THEN
+    base := v_now + (base - v_now) * (old_rate / v_rate);
+  END IF;
   -- No grant leaves it further ahead than this; a clock set back or another rate must not stop the app.
   base := least(
     greatest(base, v_now),
     v_now + greatest(p_horizon, interval '5 seconds') + tolerance + make_interval(secs => 1 / v_rate));
+  tolerance := tolerance * (1 - p_kept);
   IF stopped > v_now THEN
     RETURN QUERY SELECT extract(epoch FROM stopped - v_now)::double precision, 0.0::double precision, 0, late, base;
     RETURN;
@@ -127,7 +134,7 @@ BEGIN
   END IF;
   IF n > 0 THEN
     -- Time has microseconds here: rounded up, and once a grant, so that rounding never adds up to a call too many.
-    UPDATE limiter AS m SET tat = base + make_interval(secs => ceil(n * 1e6 / v_rate) / 1e6)
+    UPDATE limiter AS m SET tat = base + make_interval(secs => ceil(n * 1e6 / v_rate) / 1e6), rate = v_rate
     WHERE m.app_id = p_app AND m.interface = '';
   END IF;
   RETURN QUERY SELECT extract(epoch FROM (base - tolerance - v_now))::double precision, (1 / v_rate)::double precision, n,
@@ -135,7 +142,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION take_slots IS
-  'GCRA: grants up to p_want send slots, and p_aheads worth more while the limit is far away; near it those of the next p_slice only, or one that is further away. Slot k (from 0) starts at max(0, at_s + k * every_s) seconds from now and is void late_s after that; granted 0 means come back in at_s seconds. tat is what give_back compares.';
+  'GCRA: grants up to p_want send slots, and p_aheads worth more while the limit is far away; near it those of the next p_slice only, or one that is further away. Slot k (from 0) starts at max(0, at_s + k * every_s) seconds from now and is void late_s after that; granted 0 means come back in at_s seconds. p_kept is the part of the burst that these calls leave to others. tat is what give_back compares.';
 
 CREATE FUNCTION give_back(p_app integer, p_tat timestamptz, p_slots integer, p_every double precision) RETURNS boolean
 LANGUAGE sql

@@ -48,6 +48,7 @@ class _Queue(Generic[T]):
         self._next: list[tuple[float, float, int, int]] = []  # tag, urgency of the head, order, caller
         self._weights: dict[int, int] = {}  # of those in _next
         self._served = 0.0
+        self._last = 0.0  # the highest tag so far
         self._order = 0
         self.weight = 0
 
@@ -59,11 +60,7 @@ class _Queue(Generic[T]):
         return self._next[0][1]
 
     def push(self, caller: int, weight: int, urgency: float, item: T) -> None:
-        known = self._callers.get(caller)
-        if known is None:
-            if len(self._callers) >= _MOST_IDLE:
-                self._forget()
-            known = self._callers[caller] = _Caller(self._served)
+        known = self._known(caller)
         self._order += 1
         heapq.heappush(known.waiting, (urgency, self._order, item))
         if caller not in self._weights:
@@ -85,11 +82,15 @@ class _Queue(Generic[T]):
             _, _, item = heapq.heappop(known.waiting)
             self._served = max(self._served, tag)
             known.tag = tag + 1 / weight
+            self._last = max(self._last, known.tag)
             if known.waiting:
                 urgency, order, _ = known.waiting[0]
                 self._weights[caller] = weight
                 self.weight += weight
                 heapq.heappush(self._next, (known.tag, urgency, order, caller))
+            elif not self._next:
+                # Nobody waits: all begin alike again.
+                self._served = self._last
             return item
         return None
 
@@ -97,6 +98,27 @@ class _Queue(Generic[T]):
         for caller, known in self._callers.items():
             for urgency, _, item in sorted(known.waiting, key=lambda entry: entry[:2]):
                 yield caller, self._weights.get(caller, 1), urgency, item
+
+    @property
+    def callers(self) -> int:
+        return len(self._weights)
+
+    def within_share(self, caller: int) -> bool:
+        known = self._callers.get(caller)
+        return caller not in self._weights and (known is None or known.tag <= self._served)
+
+    def charge(self, caller: int, weight: int) -> None:
+        known = self._known(caller)
+        known.tag = max(known.tag, self._served) + 1 / weight
+        self._last = max(self._last, known.tag)
+
+    def _known(self, caller: int) -> _Caller[T]:
+        known = self._callers.get(caller)
+        if known is None:
+            if len(self._callers) >= _MOST_IDLE:
+                self._forget()
+            known = self._callers[caller] = _Caller(self._served)
+        return known
 
     def ahead(self, caller: int, weight: int) -> float:
         """Return how many turns a newcomer of the caller would wait for, if all of the others have long queues."""
@@ -166,6 +188,20 @@ class Turns(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         return (item for queue in self._queues.values() for item in queue)
+
+    def within_share(self, kind: Kind, caller: int) -> bool:
+        """Tell whether the caller has nothing waiting and has had no more turns lately than those who have."""
+        queue = self._queues.get((kind, ""))
+        return queue is None or queue.within_share(caller)
+
+    def charge(self, kind: Kind, caller: int, weight: int) -> None:
+        """Count a turn that the caller got before the queue."""
+        if (queue := self._queues.get((kind, ""))) is not None:
+            queue.charge(caller, weight)
+
+    def nobody_queues(self, waiting: int) -> bool:
+        """Tell whether the ``waiting`` ones are of as many callers."""
+        return waiting <= sum(queue.callers for queue in self._queues.values())
 
     def ahead(self, kind: Kind, caller: int, weight: int) -> float:
         """Return about how many turns of its lane a newcomer of the caller would have to wait for."""

@@ -42,16 +42,18 @@ async def take_slots(
     ahead_s: float = 0.0,
     interface: str = "",
     own_rate: float | None = None,
+    kept: float = 0.0,
 ) -> Slots:
     """Ask for send slots within the horizon, near the limit at most for those of the next ``slice_s`` at a time.
 
     Far below the limit ``ahead_s`` worth more than wanted are given.
 
     ``interface`` with ``own_rate``: for a call to an interface that has a limit of its own, too.
+    ``kept`` is the part of the burst that is left to others.
     """
     row = await db.fetchrow(
         statements("limits")["take_slots"],
-        app_id, want, limit.rate, limit.burst, horizon_s, slice_s, ahead_s, interface, own_rate,
+        app_id, want, limit.rate, limit.burst, horizon_s, slice_s, ahead_s, interface, own_rate, kept,
     )  # fmt: skip
     if row is None:  # pragma: no cover - the function always returns one row
         return Slots(horizon_s, 0.0, 0)

@@ -55,6 +55,8 @@ class App:
     own_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     #: Fingerprint of the access data that calls are signed with.
     access: str = ""
+    #: How many callers share its limit.
+    callers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         accepted_secrets=secrets,
         tones=tones,
         own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},
+        callers=row["callers"],
         access=hashlib.sha256(f"{row['app_key']} {row['base_url']} ".encode() + row["secret_sealed"]).hexdigest()[:32],
     )
 

@@ -29,6 +29,8 @@ LONGEST_LOOK_S = 5.0
 _CLIMB = 0.05
 
 
+#: When the kept part of the burst is used up, nobody looks for it again so soon.
+_LOOK_AGAIN_S = 0.02
 #: Timers may end this much before their time.
 _TICK_S = 0.0005
 
@@ -89,6 +91,7 @@ class Lane:
         self._live = 0  # of those who wait, who has not been cancelled
         self._busy = 0
         self._paused_until = 0.0
+        self._none_kept_until = 0.0
         self._pace = 1.0
         self._spare: _Spare | None = None
         self._returning: set[asyncio.Task[None]] = set()
@@ -147,6 +150,8 @@ class Lane:
             self._busy += 1
             self.granted += 1
             return use_by
+        if (use_by := await self._before_the_queue(ask)) is not None:
+            return use_by
         waiter = _Waiter(asyncio.get_running_loop().create_future(), time.monotonic())
         self._turns.push(
             ask.kind, waiter, caller=ask.caller, weight=ask.weight, urgency=ask.urgency, part=self._part(ask)
@@ -161,6 +166,50 @@ class Lane:
             elif waiter.future.exception() is None:
                 self._leave()
             raise
+
+    async def _before_the_queue(self, ask: Ask) -> float | None:
+        """Return a turn for a caller within its share while others queue: a part of the burst is kept for such."""
+        limiter = self._limiter
+        if (
+            limiter is None
+            or not self._live
+            or self._busy >= self._places
+            or max(self._paused_until, self._none_kept_until) > time.monotonic()
+            or self._part(ask)
+            or not self._turns.within_share(ask.kind, ask.caller)
+        ):
+            return None
+        self._busy += 1
+        try:
+            use_by = await self._take_kept(limiter)
+        except BaseException:
+            self._leave()
+            raise
+        if use_by is None:
+            self._leave()
+            return None
+        self._turns.charge(ask.kind, ask.caller, ask.weight)
+        self.granted += 1
+        return use_by
+
+    async def _take_kept(self, limiter: Limiter) -> float | None:
+        try:
+            slots = await limiter.take(1, "", rare=True)
+        except DatabaseAway:
+            return None
+        now = time.monotonic()
+        if self.shut is not None:
+            raise LaneShut(self.shut)
+        if self._moved:
+            raise LaneMoved
+        if slots.granted and self._paused_until <= now:
+            if slots.granted > 1:
+                self._keep(slots, slots.granted - 1, now + slots.late_s)
+            # One that is due a moment later is worth the wait: it is ours already.
+            await asyncio.sleep(max(0.0, slots.first_s))
+            return now + max(0.0, slots.first_s) + slots.late_s
+        self._none_kept_until = now + _LOOK_AGAIN_S
+        return None
 
     def _part(self, ask: Ask) -> str:
         return ask.interface if self._limiter is not None and ask.interface in self._limiter.own else ""
@@ -309,7 +358,7 @@ class Lane:
         self._asked[part] = self._looks
         want = 1 if part else min(self._live, self._places - self._busy)
         try:
-            slots = await limiter.take(want, part)
+            slots = await limiter.take(want, part, rare=self._turns.nobody_queues(self._live))
         except Exception as error:  # noqa: BLE001 - those who wait have nobody else to wake them
             if not isinstance(error, DatabaseAway):
                 log.error("limiter_failed", app=self._name, error=type(error).__name__)  # noqa: TRY400 - its kind says it

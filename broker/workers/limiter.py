@@ -18,6 +18,8 @@ HORIZON_S = 0.2
 SLICE_S = 0.01
 #: Far below the limit a look at the limiter serves the callers of this long, not only those who wait.
 AHEAD_S = 0.02
+#: The part of the burst that callers with a queue leave to those without, where an app has several callers.
+_KEPT = 0.5
 #: The rate of an app of which only single interfaces are limited.
 _NO_LIMIT = Limit(100_000.0, 100_000)
 
@@ -35,8 +37,11 @@ class Limiter(Protocol):
         """The interfaces that have a limit of their own."""
         ...
 
-    async def take(self, want: int, interface: str) -> Slots:
-        """Give up to ``want`` slots, or some more; for an interface with a limit of its own, or "" for all others."""
+    async def take(self, want: int, interface: str, *, rare: bool) -> Slots:
+        """Give up to ``want`` slots, or some more; for an interface with a limit of its own, or "" for all others.
+
+        ``rare``: for callers that ask for less than their shares; for such a part of the burst is kept.
+        """
         ...
 
     async def give_back(self, slots: Slots, unused: int) -> None:
@@ -55,12 +60,13 @@ class AppLimiter:
         self.rate = self._limit.rate
         self.own = app.own_rates.keys()
 
-    async def take(self, want: int, interface: str) -> Slots:
+    async def take(self, want: int, interface: str, *, rare: bool) -> Slots:
         """Ask the database."""
         return await limits.take_slots(
             self._db, self._app.id, want=want, limit=self._limit, horizon_s=HORIZON_S, slice_s=SLICE_S,
             ahead_s=AHEAD_S,
             interface=interface, own_rate=self._app.own_rates.get(interface),
+            kept=_KEPT if self._app.callers > 1 and not rare else 0.0,
         )  # fmt: skip
 
     async def give_back(self, slots: Slots, unused: int) -> None:

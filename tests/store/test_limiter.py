@@ -6,7 +6,7 @@ import random
 import asyncpg
 import pytest
 
-from broker.store.limits import Limit, take_slots
+from broker.store.limits import Limit, Slots, give_back, stop_for_flow, take_slots
 from tests.store.shop import Shop
 
 _ASK = "SELECT at_s, every_s, granted FROM take_slots($1, $2, $3, $4, make_interval(secs => $5))"
@@ -103,3 +103,63 @@ async def test_no_window_is_over_the_limit_however_many_ask(shop: Shop, database
         # Slots from the one where the difference was least up to this one.
         assert place + 1 - _RATE * at - least <= _BURST + 0.01
     assert len(sent) >= 0.9 * min(_ENOUGH, _BURST + _RATE * (sent[-1] - sent[0]))
+
+
+async def test_unused_slots_go_back_unless_somebody_took_more(shop: Shop) -> None:
+    """What nobody used is free again; once others have taken slots it is lost."""
+    await _rested(shop)
+    limit = Limit(1000.0, 500)
+    first = await take_slots(shop.db, shop.app_id, want=1, limit=limit, horizon_s=0.2, slice_s=0.01, ahead_s=0.02)
+    assert first.granted == 21
+    before = await shop.value(_TAT, shop.app_id)
+    assert await give_back(shop.db, shop.app_id, first, 20)
+    assert await shop.value(_TAT, shop.app_id) == pytest.approx(before - 0.02, abs=1e-5)
+    second = await take_slots(shop.db, shop.app_id, want=1, limit=limit, horizon_s=0.2)
+    await take_slots(shop.db, shop.app_id, want=1, limit=limit, horizon_s=0.2)
+    assert not await give_back(shop.db, shop.app_id, second, 1)
+
+
+async def test_near_the_limit_a_slice_is_short(shop: Shop) -> None:
+    """With the burst gone only the slots of the next moment are given, or one that is further away."""
+    fast = await take_slots(shop.db, shop.app_id, want=500, limit=Limit(1000.0, 1), horizon_s=0.2, slice_s=0.01)
+    assert 1 <= fast.granted <= 11
+    slow = await take_slots(shop.db, shop.app_id + 1, want=500, limit=Limit(20.0, 1), horizon_s=0.2, slice_s=0.01)
+    assert slow.granted == 1
+    later = await take_slots(shop.db, shop.app_id + 1, want=500, limit=Limit(20.0, 1), horizon_s=0.2, slice_s=0.01)
+    assert later.granted == 1
+    assert later.first_s > 0
+
+
+async def test_an_interface_with_its_own_rate_leaves_the_others_their_slots(shop: Shop) -> None:
+    """One that is used up takes nothing of the app's limit, and says when it may be asked again."""
+    await _rested(shop)
+
+    async def take(interface: str) -> Slots:
+        own = 1.0 if interface else None
+        return await take_slots(
+            shop.db, shop.app_id, want=5, limit=Limit(100.0, 50), horizon_s=0.2, interface=interface, own_rate=own
+        )
+
+    assert (await take("query")).granted == 1
+    tat = await shop.value(_TAT + " AND interface = ''", shop.app_id)
+    refused = await take("query")
+    assert refused.granted == 0
+    assert 0.5 < refused.first_s <= 1
+    assert await shop.value(_TAT + " AND interface = ''", shop.app_id) == tat
+    assert (await take("")).granted == 5
+
+
+async def test_a_pause_stops_and_then_halves(shop: Shop) -> None:
+    """While the platform wants silence nothing is given; afterwards slots are twice as far apart."""
+    await stop_for_flow(shop.db, shop.app_id, 30.0)
+    nothing = await take_slots(shop.db, shop.app_id, want=1, limit=Limit(10.0, 1), horizon_s=0.2)
+    assert nothing.granted == 0
+    assert 20 < nothing.first_s <= 30
+    await stop_for_flow(shop.db, shop.app_id, 30.0)
+    assert await shop.value("SELECT pace FROM platform_stop") == 0.5
+    await shop.run("UPDATE platform_stop SET until = clock_timestamp()")
+    slots = await take_slots(shop.db, shop.app_id, want=1, limit=Limit(10.0, 1), horizon_s=0.2)
+    assert slots.every_s == pytest.approx(0.2, rel=0.2)
+    await shop.run("UPDATE platform_stop SET until = clock_timestamp() - interval '1 minute'")
+    slots = await take_slots(shop.db, shop.app_id, want=1, limit=Limit(10.0, 1), horizon_s=5)
+    assert slots.every_s == pytest.approx(0.1)

@@ -22,11 +22,13 @@ class Shared:
         self.own = own
         self.asked: list[int] = []
         self.parts: list[str] = []
+        self.rare: list[bool] = []
         self.returned: list[int] = []
 
-    async def take(self, want: int, interface: str) -> Slots:
+    async def take(self, want: int, interface: str, *, rare: bool) -> Slots:
         """Answer the next slots; when told nothing more, as many as are wanted."""
         self.asked.append(want)
+        self.rare.append(rare)
         self.parts.append(interface)
         answer = self.granted.pop(0) if self.granted else Slots(0.0, 0.0, want)
         if isinstance(answer, Exception):
@@ -200,3 +202,86 @@ async def test_a_late_slot_is_given_up() -> None:
         return lane._pump is None or lane._pump.done()
 
     await eventually(idle)
+
+
+async def test_slots_taken_ahead_serve_who_comes_next() -> None:
+    """What the limiter gave beyond those who waited needs no further look, and what nobody wants goes back."""
+    shared = Shared(Slots(-1.0, 0.001, 4))
+    lane = proven(Lane("test", width=8, limiter=shared))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    for urgency in (1.0, 2.0, 3.0):
+        await hold(lane, urgency, got, free)
+    assert shared.asked == [1]
+
+    async def returned() -> bool:
+        return shared.returned == [1]
+
+    await eventually(returned)
+    await hold(lane, 4.0, got, free)
+    assert shared.asked == [1, 1]
+
+
+async def test_an_interface_with_a_limit_of_its_own_waits_alone() -> None:
+    """While such an interface has to wait, calls to all others go on."""
+    shared = Shared(Slots(0.0, 0.0, 1), Slots(0.3, 0.0, 0), own=("query",))
+    lane = proven(Lane("test", width=8, limiter=shared))
+    got: list[str] = []
+
+    async def one(interface: str) -> None:
+        async with lane.turn(Ask(0.0, interface=interface)):
+            got.append(interface)
+
+    query = asyncio.create_task(one("query"))
+    await asyncio.gather(*(one("bind") for _ in range(5)))
+    await query
+    await asyncio.gather(one("query"), one("bind"))
+    assert shared.parts.count("query") >= 2
+    assert got.count("bind") == 6
+
+
+async def test_a_new_limit_is_gone_by_at_once() -> None:
+    """Who waits for a slot that is far away under the old limit does not wait for it under the new one."""
+    lane = proven(Lane("test", width=8, limiter=Shared(*(Slots(3600.0, 0.0, 0) for _ in range(100)))))
+    got: list[float] = []
+    free = asyncio.Event()
+    free.set()
+    waiter = asyncio.create_task(hold(lane, 1.0, got, free))
+    await settle()
+    lane.relimit(Shared())
+    await asyncio.wait_for(waiter, 3)
+
+
+async def test_without_a_limit_flow_control_halves_the_width() -> None:
+    """After the pause half as many are sent at a time, and more again from second to second."""
+    lane = proven(Lane("test", width=8, limiter=None))
+    lane.slow_down(0.01)
+    lane.slow_down(0.01)  # the answer to another call that was under way
+    got: list[float] = []
+    free = asyncio.Event()
+    tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(10)]
+
+    async def some() -> bool:
+        return len(got) >= 4
+
+    await eventually(some)
+    assert len(got) == 4
+    free.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_callers_take_turns() -> None:
+    """A caller with one call does not wait behind another's hundred."""
+    lane = proven(Lane("test", width=1, limiter=Shared()))
+    got: list[str] = []
+
+    async def one(caller: int, urgency: float) -> None:
+        async with lane.turn(Ask(urgency, caller=caller)):
+            got.append(f"caller {caller}")
+
+    tasks = [asyncio.create_task(one(1, n)) for n in range(100)]
+    await settle()
+    tasks.append(asyncio.create_task(one(2, 1e9)))
+    await asyncio.gather(*tasks)
+    assert got.index("caller 2") < 50

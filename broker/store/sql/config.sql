@@ -10,7 +10,8 @@ SELECT current_setting('max_locks_per_transaction')::integer * current_setting('
 SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secret_sealed, base_url, auth_scheme, rate,
        burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, owner,
        extension_digits, extensions_per_x, recreate, retention_days, state, state_reason,
-       bind_rate, unbind_rate, modify_rate, query_rate
+       bind_rate, unbind_rate, modify_rate, query_rate,
+       (SELECT count(*) FROM caller AS c WHERE c.app_id = app.id) AS callers
 FROM app ORDER BY id;
 
 -- name: keys

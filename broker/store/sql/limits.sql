@@ -2,7 +2,8 @@
 
 -- name: take_slots
 SELECT at_s, every_s, granted, late_s, tat
-FROM take_slots($1, $2, $3, $4, make_interval(secs => $5), make_interval(secs => $6), make_interval(secs => $7), $8, $9);
+FROM take_slots($1, $2, $3, $4, make_interval(secs => $5), make_interval(secs => $6), make_interval(secs => $7), $8, $9,
+                $10);
 
 -- name: give_back
 SELECT give_back($1, $2, $3, $4) AS given;
