@@ -13,7 +13,7 @@ import structlog
 
 from broker.domain.turns import Kind, Turns
 from broker.store.database import DatabaseAway
-from broker.workers.limiter import HORIZON_S
+from broker.workers.limiter import SLICE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -366,8 +366,8 @@ class Lane:
             return
         answered = time.monotonic()
         if slots.granted == 0:
-            # A part that waits for its own limit knows when; the app's first slot is reserved before its time.
-            early = 0.0 if part else HORIZON_S / 2
+            # A part that waits for its own limit knows when; the app's first slot is reserved shortly before its time.
+            early = 0.0 if part else SLICE_S / 2
             self._not_before[part] = answered + min(max(slots.first_s - early, 0.001), LONGEST_LOOK_S)
             return
         unused = await self._grant_at(slots, part, answered)

@@ -62,11 +62,14 @@ class AppLimiter:
 
     async def take(self, want: int, interface: str, *, rare: bool) -> Slots:
         """Ask the database."""
+        kept = _KEPT if self._app.callers > 1 and not rare else 0.0
+        # A slot reserved for later is taken from what is kept, too.
+        horizon_s = SLICE_S if kept else HORIZON_S
         return await limits.take_slots(
-            self._db, self._app.id, want=want, limit=self._limit, horizon_s=HORIZON_S, slice_s=SLICE_S,
+            self._db, self._app.id, want=want, limit=self._limit, horizon_s=horizon_s, slice_s=SLICE_S,
             ahead_s=AHEAD_S,
             interface=interface, own_rate=self._app.own_rates.get(interface),
-            kept=_KEPT if self._app.callers > 1 and not rare else 0.0,
+            kept=kept,
         )  # fmt: skip
 
     async def give_back(self, slots: Slots, unused: int) -> None:
