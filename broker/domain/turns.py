@@ -29,6 +29,9 @@ class Kind(IntEnum):
 #: Of the turns, what a lane gets at least while it has somebody waiting; the rest goes by priority.
 KEPT = {Kind.BIND: 0.0, Kind.UNBIND: 0.15, Kind.MODIFY: 0.10, Kind.QUERY: 0.05, Kind.AUDIT: 0.02}
 
+#: How far, in turns of weight 1, a caller may be ahead of those who queue and still count as within its share.
+_LEEWAY = 2.0
+
 #: Callers that wait for nothing are remembered up to this many.
 _MOST_IDLE = 1000
 
@@ -99,13 +102,14 @@ class _Queue(Generic[T]):
             for urgency, _, item in sorted(known.waiting, key=lambda entry: entry[:2]):
                 yield caller, self._weights.get(caller, 1), urgency, item
 
-    @property
-    def callers(self) -> int:
-        return len(self._weights)
-
     def within_share(self, caller: int) -> bool:
         known = self._callers.get(caller)
-        return caller not in self._weights and (known is None or known.tag <= self._served)
+        # Two turns of leeway: tags move on only when somebody who queues is served.
+        return caller not in self._weights and (known is None or known.tag <= self._served + _LEEWAY)
+
+    @property
+    def single(self) -> bool:
+        return bool(self._next) and len(self._callers[self._next[0][3]].waiting) == 1
 
     def charge(self, caller: int, weight: int) -> None:
         known = self._known(caller)
@@ -199,9 +203,9 @@ class Turns(Generic[T]):
         if (queue := self._queues.get((kind, ""))) is not None:
             queue.charge(caller, weight)
 
-    def nobody_queues(self, waiting: int) -> bool:
-        """Tell whether the ``waiting`` ones are of as many callers."""
-        return waiting <= sum(queue.callers for queue in self._queues.values())
+    def first_is_alone(self) -> bool:
+        """Tell whether who is next of the first lane has no other calls of its caller behind it."""
+        return next((queue.single for queue in self._queues.values() if queue), False)
 
     def ahead(self, kind: Kind, caller: int, weight: int) -> float:
         """Return about how many turns of its lane a newcomer of the caller would have to wait for."""

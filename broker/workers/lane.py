@@ -356,9 +356,10 @@ class Lane:
         part = min(ready, key=lambda one: self._asked.get(one, 0))
         self._looks += 1
         self._asked[part] = self._looks
-        want = 1 if part else min(self._live, self._places - self._busy)
+        alone = self._turns.first_is_alone()
+        want = 1 if part or (alone and self._live > 1) else min(self._live, self._places - self._busy)
         try:
-            slots = await limiter.take(want, part, rare=self._turns.nobody_queues(self._live))
+            slots = await limiter.take(want, part, rare=alone)
         except Exception as error:  # noqa: BLE001 - those who wait have nobody else to wake them
             if not isinstance(error, DatabaseAway):
                 log.error("limiter_failed", app=self._name, error=type(error).__name__)  # noqa: TRY400 - its kind says it
