@@ -46,6 +46,7 @@ from broker.store.database import Database
 from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
 from broker.store.statements import statements
+from broker.workers.audit import Auditor
 from broker.workers.dispatch import Dispatcher
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
@@ -133,6 +134,16 @@ class Worker:
             vault=self._vault,
             rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
             replaces=self._replaces,
+            rebinds=lambda app_id: self.registry().apps[app_id].rebinds,
+        )
+        self._auditor = Auditor(
+            self._db,
+            self._vault,
+            sender,
+            self.registry,
+            every_s=settings.audit_interval_s,
+            share=settings.audit_share,
+            per_s=settings.audit_rate,
         )
         self._asking = Asking(self._db, sender, self._dispatcher)
         self._successions = Successions(self._db, self._allocator, self._dispatcher, lease_s=settings.lease_s)
@@ -260,6 +271,7 @@ class Worker:
             Periodic("sweep", settings.sweep_interval_s, self._sweep),
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
+            Periodic("audit", 1.0, self._audit),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("history", 60.0, self._tend_history),
             Periodic("metrics", 1.0, self._measures.look),
@@ -311,6 +323,15 @@ class Worker:
         gone = await peers.sweep(self._db, limit=_SWEEP_SLICE)
         self._metrics.swept.labels("peers").inc(gone)
         return max(sum(swept), gone) >= _SWEEP_SLICE
+
+    async def _audit(self) -> bool:
+        more = await self._auditor.look()
+        for kind, found in self._auditor.found.items():
+            self._metrics.drift_found.labels(kind).inc(found)
+        self._metrics.audit_calls.inc(self._auditor.calls)
+        self._auditor.found.clear()
+        self._auditor.calls = 0
+        return more
 
     async def _release_abandoned(self) -> bool:
         for queue in self._allocator.abandoned:

@@ -9,7 +9,16 @@ from __future__ import annotations
 import os
 import signal
 
-PLACES = ("after_commit", "after_send", "after_answer", "before_settle", "after_intent", "after_outcome", "mid_drain")
+PLACES = (
+    "after_commit",
+    "after_send",
+    "after_answer",
+    "before_settle",
+    "after_intent",
+    "after_outcome",
+    "mid_drain",
+    "in_audit",
+)
 
 
 class _Plan:

@@ -119,6 +119,10 @@ class Metrics:
         self.swept = _counter(
             "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
         )
+        self.drift_found = _counter(
+            "drift_found", "Differences between platform and books that an audit found.", "kind"
+        )
+        self.audit_calls = _counter("audit_calls", "Calls to the platform that audits made.")
         self.picked = _counter("picked_numbers", "Numbers that the platform picked, by whose they were.", "owner")
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")

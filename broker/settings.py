@@ -72,6 +72,12 @@ class Settings(BaseModel):
     rescue_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
     sweep_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     expiry_grace_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    audit_interval_s: Annotated[
+        int,
+        Field(ge=0, le=2_592_000, description="between the begins of two audits; an app's own wins; 0 = when asked"),
+    ] = 3600
+    audit_share: Annotated[float, Field(gt=0, le=1, description="of an app's limit")] = 0.1
+    audit_rate: Annotated[float, Field(gt=0, le=1000, description="calls a second where an app has no limit")] = 10.0
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[

@@ -216,7 +216,7 @@ BEGIN
       SELECT coalesce(max(l.seat) + 1, 0) INTO v_seat FROM line AS l
       WHERE l.x_key = p_pool[n]::bigint * 100000 + p_x[n] AND l.seat IS NOT NULL;
       IF p_extension[n] IS NOT NULL THEN
-        v_seat := CASE WHEN p_extension[n] > 0 THEN p_extension[n] ELSE v_seat END;
+        v_seat := p_extension[n];
         INSERT INTO place (pool_id, x_id, extension, until, line_id, party_key, in_use)
         VALUES (p_pool[n], p_x[n], p_extension[n], 'infinity', p_line[n], p_a[n], false)
         ON CONFLICT (pool_id, x_id, extension) DO UPDATE

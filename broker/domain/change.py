@@ -30,7 +30,7 @@ class LineChange:
     """What a modify makes of a line; None = unchanged. ``ttl_s`` counts from the platform's answer, 0 = no expiry.
 
     ``callback``: whom A reaches who dials X when nobody has called; ``no_callback`` takes that away. A ``callee`` is
-    set by itself, with nothing else.
+    set by itself, with nothing else. ``anew``: the platform has lost the line, or may have; it is bound again.
     """
 
     a: PhoneNumber | None = None
@@ -41,6 +41,7 @@ class LineChange:
     callback: PhoneNumber | None = None
     no_callback: bool = False
     callee: Callee | None = None
+    anew: bool = False
 
     def flipped(self) -> LineChange:
         """Return the same change for a line whose A is B here."""

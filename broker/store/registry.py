@@ -48,6 +48,10 @@ class App:
     extensions_per_x: int = 200
     recreate: bool = False
     retention_days: int = 90
+    #: Nothing is allocated until an audit has come to its end.
+    gated: bool = False
+    #: What the platform has lost is bound anew; else its bindings end.
+    rebinds: bool = True
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -216,6 +220,8 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         extensions_per_x=row["extensions_per_x"],
         recreate=row["recreate"],
         retention_days=row["retention_days"],
+        gated=row["gated"],
+        rebinds=row["rebinds"],
         accepted_secrets=secrets,
         tones=tones,
         own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},

@@ -74,6 +74,7 @@ def read_wanted(vault: Vault, pool_id: int, line_id: UUID, text: str) -> LineCha
         ttl_s=wanted.get("ttl_s"),
         callback=party("callback"),
         no_callback="callback" in wanted and wanted["callback"]["sealed"] is None,
+        anew="anew" in wanted,
         callee=Callee(callee, wanted["callee"]["ttl_s"], wanted["callee"]["user_data"]) if callee is not None else None,
     )
 

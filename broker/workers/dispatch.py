@@ -57,10 +57,12 @@ class Dispatcher:
         vault: Vault,
         rest_s: Callable[[int], float],
         replaces: Callable[[PlatformCall, LineChange], bool] = lambda _call, _change: False,
+        rebinds: Callable[[int], bool] = lambda _app_id: False,
     ) -> None:
         """``vault`` opens who a peer is; ``rest_s(app_id)`` is the quarantine after a release.
 
         ``replaces(call, change)``: the platform takes the change only as an unbind and a bind.
+        ``rebinds(app_id)``: what the platform has lost is bound anew.
         """
         self._db = db
         self._sender = sender
@@ -79,7 +81,7 @@ class Dispatcher:
         self._ended: Batcher[Ended, datetime | None] = Batcher(
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
-        self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit)
+        self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit, rebinds=rebinds)
         self._picker = Picker(db, sender, undo=self._undo, end=self._ended.submit, picked_numbers=self.picked)
         self._peers = PeerCaller(db, vault, sender, picked_numbers=self.picked)
 

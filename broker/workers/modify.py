@@ -12,9 +12,10 @@ import structlog
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
+from broker.domain.drift import Kind
 from broker.flows.calls import Changed, Failed, PlatformCall
 from broker.platform.protocol import Answer, PlatformLine, Verdict
-from broker.store import changes
+from broker.store import changes, drift
 from broker.store.calls import CallKey, Ended
 from broker.store.database import Database
 from broker.workers.lane import LaneShut
@@ -61,10 +62,12 @@ class Modifier:
         rest_s: Callable[[int], float],
         replaces: Callable[[PlatformCall, LineChange], bool],
         end: Callable[[Ended], Awaitable[datetime | None]],
+        rebinds: Callable[[int], bool] = lambda _app_id: False,
     ) -> None:
         """``rest_s(app_id)`` is the quarantine of a replaced party; ``end`` settles the end of a line.
 
-        ``replaces(call, change)``: the platform takes it only as an unbind and a bind.
+        ``replaces(call, change)``: the platform takes it only as an unbind and a bind. ``rebinds(app_id)``: a line that
+        the platform has lost is bound anew; else its bindings fail.
         """
         self._db = db
         self._sender = sender
@@ -73,6 +76,7 @@ class Modifier:
         self._replaces = replaces
         self._replacer = Replacer(sender)
         self._end = end
+        self._rebinds = rebinds
 
     async def carry_out(self, call: PlatformCall) -> PlatformCall | None:
         """Make the change, or find out that it cannot be made; return the unbind that is to be sent next, if any.
@@ -83,12 +87,16 @@ class Modifier:
         """
         change = call.change or LineChange()
         try:
-            if self._replaces(call, change):
+            if change.anew or self._replaces(call, change):
                 return await self._replace(call, change)
             return await self._change(call, change)
-        except (_Gone, Lost) as gone:
+        except _Gone as gone:
+            if self._rebinds(call.app_id) and not call.unwanted:
+                return await self._bind_anew(call, gone.answer)
             await self._gone(call, gone.answer)
-            return None
+        except Lost as lost:
+            await self._gone(call, lost.answer)
+        return None
 
     async def _replace(self, call: PlatformCall, change: LineChange) -> PlatformCall | None:
         if call.unwanted and not call.maybe_sent:
@@ -181,6 +189,19 @@ class Modifier:
         if line_state != "releasing":
             return None
         return unbind_after(call, call.subscription_id or "", lease_until=asked_at + self._timing.lease_s)
+
+    async def _bind_anew(self, call: PlatformCall, answer: Answer) -> PlatformCall | None:
+        """The change is refused; what the line was goes to the platform again, under a call of its own.
+
+        Should this process die between the two, the audit finds the line missing.
+        """
+        log.error("line_lost", line=str(call.line_id), http=answer.http, code=answer.code)
+        following = await self._settle(call, answer, done=False)
+        if following is None:
+            await drift.repair(
+                self._db, call.pool_id, call.line_id, call.subscription_id or "", [Kind.ABSENT_THERE.value]
+            )
+        return following
 
     async def _gone(self, call: PlatformCall, answer: Answer) -> None:
         ended = Ended(

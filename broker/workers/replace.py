@@ -141,6 +141,8 @@ def _as_changed(call: PlatformCall, change: LineChange) -> PlatformCall:
     """Return the call whose bind makes the line what the change wants."""
     wanted: Mapping[str, object] = {
         "a": change.a,
+        "b": change.b,
+        "direction": change.direction,
         "options": change.options,
         "ttl_s": change.ttl_s,
         "callback": change.callback,

@@ -11,7 +11,9 @@ SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secr
        burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, owner,
        extension_digits, extensions_per_x, recreate, retention_days, state, state_reason,
        bind_rate, unbind_rate, modify_rate, query_rate,
-       (SELECT count(*) FROM caller AS c WHERE c.app_id = app.id) AS callers
+       (SELECT count(*) FROM caller AS c WHERE c.app_id = app.id) AS callers,
+       coalesce((SELECT p.gated FROM drift_policy AS p WHERE p.app_id = app.id), false) AS gated,
+       coalesce((SELECT p.absent = 'rebind' FROM drift_policy AS p WHERE p.app_id = app.id), true) AS rebinds
 FROM app ORDER BY id;
 
 -- name: keys
