@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, callers, clearing, numbers, pools, rotation, tones
+from broker.flows.operate import apps, audit, callers, clearing, numbers, pools, rotation, tones
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
     CallerChange,
     Clear,
+    DriftPolicy,
     Given,
     Move,
     NewApp,
@@ -88,6 +89,21 @@ async def resume_app(desk: Desk, asked: Asked) -> object:
 async def check_app(desk: Desk, asked: Asked) -> object:
     """One question to the platform, with the current or the staged secret."""
     return await apps.check(desk, asked.path["app"], of_app, staged=read(Question, asked.body).staged)
+
+
+async def show_audit(desk: Desk, asked: Asked) -> object:
+    """What audits found."""
+    return await audit.report(desk, asked.path["app"], everything=asked.query.get("all") == "true")
+
+
+async def run_audit(desk: Desk, asked: Asked) -> object:
+    """An audit, by whichever instance takes it; who asks again learns how far it is."""
+    return await audit.begin(desk, asked.path["app"])
+
+
+async def change_audit(desk: Desk, asked: Asked) -> object:
+    """Merge-patch of what is made of differences."""
+    return await audit.set_policy(desk, asked.path["app"], read(DriftPolicy, asked.body))
 
 
 async def stage_secret(desk: Desk, asked: Asked) -> object:

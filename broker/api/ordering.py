@@ -41,6 +41,8 @@ def order_of(
     asked, app = found.request, key.app
     if app.suspended is not None:
         raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
+    if app.gated:
+        raise Unavailable("The books are being compared with the platform first.", code="audit_first", retry_after_s=10)
     registry = services.registry()
     mode = MODES[app.mode]
     errors = [*found.errors, *bind_errors(mode, asked.given())]

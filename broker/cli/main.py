@@ -9,6 +9,7 @@ import click
 
 from broker import __version__
 from broker.cli.app import app
+from broker.cli.audit import audit
 from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
 from broker.cli.completion import completion
@@ -76,7 +77,9 @@ def demo(state_dir: str | None, url: str | None, key: str | None, emulator: str 
 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (overrides BROKER_WORKERS).")
-def serve(workers: int | None) -> None:
+@click.option("--after-restore", is_flag=True, help="The database comes from a backup: allocate for no app before an audit "
+              "has compared all of it with the platform.")  # fmt: skip
+def serve(workers: int | None, after_restore: bool) -> None:
     r"""Serve with settings from the environment: `broker config show` lists them.
 
     \b
@@ -85,7 +88,7 @@ def serve(workers: int | None) -> None:
     """
     from broker.cli.serve import run
 
-    sys.exit(run(workers))
+    sys.exit(run(workers, after_restore=after_restore))
 
 
 @main.command()
@@ -141,5 +144,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for command in (app, caller, key, pool, numbers, tones, bindings, reach, completion):
+for command in (app, audit, caller, key, pool, numbers, tones, bindings, reach, completion):
     main.add_command(command)

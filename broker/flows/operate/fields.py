@@ -239,6 +239,16 @@ class Move(Given):
     to: Name
 
 
+class DriftPolicy(Given):
+    """What is to be made of differences between the platform and our books; absent = as it is."""
+
+    unknown: Literal["report", "unbind", "adopt"] | None = None
+    absent: Literal["report", "rebind", "end"] | None = None
+    differing: Literal["report", "repair"] | None = None
+    every_s: Annotated[int, Field(ge=0, le=2_592_000)] | None = None
+    caller: Name | None = None
+
+
 class Clear(Given):
     """A number whose bindings are to end."""
 
