@@ -48,7 +48,8 @@ CODES: dict[str, str] = {
     "outcome_unknown": "The platform did not say what became of the bind, and nothing of it was found. It is "
     "not sent again, and what may exist ends by itself. Bind anew if you need to.",
     "app_suspended": "The platform has suspended the app. An operator must act; try again later.",
-    "audit_first": "The books come from a backup and are compared with the platform first. Try again after Retry-After.",
+    "audit_first": "The books come from a backup and are compared with the platform first. Try again after "
+    "Retry-After.",
     "overloaded": "Too much is waiting. Nothing was accepted; try again after Retry-After.",
     "database_unavailable": "The database did not answer. Try again after Retry-After, with the same Idempotency-Key.",
     "change_in_progress": "The binding is being bound or changed at this moment. Try again after Retry-After.",

@@ -95,8 +95,11 @@ def _show(told: dict[str, Any], *, as_json: bool) -> None:
         tell(told, as_json=True)
         return
     for run in told["runs"][:1]:
-        click.echo(f"run {run['id']} ({run['why']}): {run['state']}, {run['steps_done']} of {run['steps']} places, "
-                   f"{run['calls']} calls, {run['compared']} bindings compared, {run['found']} differences", err=True)  # fmt: skip
+        words = (
+            f"run {run['id']} ({run['why']}): {run['state']}, {run['steps_done']} of {run['steps']} places, "
+            f"{run['calls']} calls, {run['compared']} bindings compared, {run['found']} differences"
+        )
+        click.echo(words, err=True)
     tell(told["findings"], as_json=False, columns=_FINDINGS)
 
 

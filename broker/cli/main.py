@@ -13,6 +13,7 @@ from broker.cli.audit import audit
 from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
 from broker.cli.completion import completion
+from broker.cli.importing import import_
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.reach import reach
@@ -77,8 +78,8 @@ def demo(state_dir: str | None, url: str | None, key: str | None, emulator: str 
 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (overrides BROKER_WORKERS).")
-@click.option("--after-restore", is_flag=True, help="The database comes from a backup: allocate for no app before an audit "
-              "has compared all of it with the platform.")  # fmt: skip
+@click.option("--after-restore", is_flag=True, help="The database comes from a backup: allocate for no app before an "
+              "audit has compared it with the platform.")  # fmt: skip
 def serve(workers: int | None, after_restore: bool) -> None:
     r"""Serve with settings from the environment: `broker config show` lists them.
 
@@ -144,5 +145,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for command in (app, audit, caller, key, pool, numbers, tones, bindings, reach, completion):
+for command in (app, audit, caller, import_, key, pool, numbers, tones, bindings, reach, completion):
     main.add_command(command)

@@ -76,6 +76,12 @@ async def begin(db: Database, app_id: int, why: str, *, steps: int = 0) -> bool:
     return bool(await db.fetch(statements("drift")["begin"], app_id, why, steps))
 
 
+async def begin_import(db: Database, app_id: int, steps: int) -> None:
+    """Begin an import unless one is open; an audit under way ends: what it would find is about to be entered."""
+    await db.fetch(statements("drift")["stop_audit"], app_id)
+    await begin(db, app_id, "import", steps=steps)
+
+
 async def take(db: Database, app_id: int, owner: UUID, *, lease_s: float, importing: bool = False) -> Run | None:
     """Return the app's open run if it is ours now."""
     row = await db.fetchrow(statements("drift")["take"], app_id, owner, lease_s, importing)

@@ -46,7 +46,7 @@ class Auditor:
         share: float,
         per_s: float,
     ) -> None:
-        """``share`` of an app's limit is the most that is asked; ``per_s`` where it has none; ``every_s`` 0 = on demand."""
+        """``share`` of an app's limit is used, ``per_s`` where it has none; ``every_s`` 0 = only on demand."""
         self._db = db
         self._vault = vault
         self._sender = sender

@@ -11,6 +11,7 @@ import structlog
 
 from broker.domain.drift import Action, Difference, Kind, Ours, Theirs, action, compare, stands
 from broker.domain.ids import new_id
+from broker.domain.phone import is_e164
 from broker.platform.protocol import PlatformLine
 from broker.store import drift as store
 from broker.store.crypto import Vault
@@ -134,11 +135,22 @@ async def _stranger(
 
 
 async def adopt(look: Look, caller_id: int, found: Sequence[tuple[Place, PlatformLine]]) -> int:
-    """Enter bindings of the platform into our books; return how many went in."""
-    items = [_adopted(look, place, line) for place, line in found]
+    """Enter bindings of the platform into our books; return how many went in. One that names no phone is left out."""
+    items = [
+        _adopted(look, place, line)
+        for place, line in found
+        if is_e164(line.a) and (not line.b or is_e164(line.b)) and line.extension.isdigit() is bool(line.extension)
+    ]
     done = sum(await store.adopt(look.db, look.app.id, caller_id, items)) if items else 0
     look.tally.adopted += done
     return done
+
+
+def _extension(place: Place, line: PlatformLine) -> int | None:
+    """Return what a line has of its X: an extension, the whole of it (0), or a seat beside others (None)."""
+    if line.extension:
+        return int(line.extension)
+    return place.extension if line.b else 0
 
 
 def _adopted(look: Look, place: Place, line: PlatformLine) -> Adopted:
@@ -148,7 +160,7 @@ def _adopted(look: Look, place: Place, line: PlatformLine) -> Adopted:
     seal = look.vault.seal
     return Adopted(
         place=place,
-        extension=int(line.extension) if line.extension else place.extension,
+        extension=_extension(place, line),
         line_id=line_id,
         binding_id=new_id(),
         a_key=key(line.a),

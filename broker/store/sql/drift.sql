@@ -11,6 +11,9 @@ ON CONFLICT DO NOTHING;
 -- name: begin
 INSERT INTO drift_run (app_id, why, steps) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
 
+-- name: stop_audit
+UPDATE drift_run AS r SET state = 'done', ended_at = clock_timestamp() WHERE r.app_id = $1 AND r.state = 'open' AND r.why <> 'import';
+
 -- name: take
 UPDATE drift_run AS r SET owner = $2, lease_until = clock_timestamp() + $3 * interval '1 second'
 FROM app AS a LEFT JOIN drift_policy AS p ON p.app_id = a.id
