@@ -1,8 +1,7 @@
 """Differences of every kind are planted among many bindings: the audit finds these and no others, within its share.
 
-``python -m bench.audit [--bindings 100000] [--each 100]`` starts a broker with everything it needs here, imports what the
-platform holds, plants differences on either side, and audits while orders are bound and released on the same numbers.
-A second audit mends by policy; a third one finds nothing.
+``python -m bench.audit [--bindings 100000] [--each 100]`` starts a broker with everything it needs here, imports what
+the platform holds, plants differences on either side, and audits while orders come and go on the same numbers. A second audit mends by policy; a third one finds nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -118,18 +118,18 @@ async def _found(stack: Stack, run_id: int) -> Planted:
     return found
 
 
-async def _queries(stack: Stack, after: int) -> list[float]:
+async def _queries(stack: Stack, app_key: str, after: int) -> list[float]:
     """Return when each query reached the platform, by its own ledger."""
-    from datetime import datetime
-
     times: list[float] = []
     async with aiohttp.ClientSession(stack.emulator_admin) as http:
         while True:
             async with http.get(f"/emulator/ledger?after={after}&limit=10000") as answer:
                 body = await answer.json()
-            for row in body["items"]:
-                if row["op"] == "query" and row["request"] is not None:
-                    times.append(datetime.fromisoformat(row["at"]).timestamp())
+            times.extend(
+                datetime.fromisoformat(row["received_at"]).timestamp()
+                for row in body["items"]
+                if row["op"] == "query" and row["request"] is not None and row["app_key"] == app_key
+            )
             if not body["next"]:
                 return sorted(times)
             after = body["next"]
@@ -168,7 +168,7 @@ async def _measure(options: argparse.Namespace) -> int:
             with suppress(aiohttp.ClientError):
                 orders = await load
         found = await _found(stack, run["id"])
-        times = await _queries(stack, marker)
+        times = await _queries(stack, platform.app_key, marker)
         await command(stack, "audit", "policy", "--unknown", "unbind", "--absent", "rebind", "--differing", "repair")
         await _audit(stack)
         last, _ = await _until_clean(stack)
@@ -185,7 +185,8 @@ async def _measure(options: argparse.Namespace) -> int:
     wrong = [kind for kind, one in kinds.items() if one["found"] != one["planted"] or one["falsely"]]
     told = {
         "machine": machine(None), "seconds": round(time.monotonic() - began, 1), "imported": imported, "kinds": kinds,
-        "audit_s": round(seconds, 1), "audit_calls": run["calls"], "compared": run["compared"], "orders_meanwhile": orders,
+        "audit_s": round(seconds, 1), "audit_calls": run["calls"], "compared": run["compared"],
+        "orders_meanwhile": orders,
         "busiest_window": {"seconds": _WINDOW_S, "calls": busiest, "allowed": round(allowed)},
         "found_after_mending": last["found"], "wrong": wrong,
     }  # fmt: skip
@@ -209,7 +210,7 @@ async def _last_row(stack: Stack) -> int:
             async with http.get(f"/emulator/ledger?after={after}&limit=10000") as answer:
                 body = await answer.json()
             if not body["next"]:
-                return int(body["items"][-1]["id"]) if body["items"] else after
+                return int(body["items"][-1]["seq"]) if body["items"] else after
             after = body["next"]
 
 

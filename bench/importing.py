@@ -37,6 +37,7 @@ _APP = "bench"
 class Platform:
     """The platform as somebody else uses it: its own calls, past the broker's limit."""
 
+    app_key: str
     driver: HuaweiAxb
     numbers: tuple[str, ...]
 
@@ -81,10 +82,12 @@ async def set_up(stack: Stack, bindings: int, rate: float | None) -> tuple[Scena
         )  # fmt: skip
     finally:
         await db.close()
+    if app is None:
+        raise BenchError("The load's app was not made.")
     secret = stack.vault().open("app", "secret", 0, app["name"], app["secret_sealed"])
     access = AppAccess(app["app_key"], secret, app["base_url"])
     return scenario, Platform(
-        HuaweiAxb(access, HttpOptions(max_connections=_WIDTH)), tuple(row["number"] for row in rows)
+        app["app_key"], HuaweiAxb(access, HttpOptions(max_connections=_WIDTH)), tuple(row["number"] for row in rows)
     )
 
 
@@ -95,7 +98,7 @@ async def command(stack: Stack, *arguments: str, codes: Sequence[int] = (0,)) ->
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
-    if process.returncode not in codes:
+    if process.returncode not in codes or not out:
         raise BenchError(f"broker {' '.join(arguments)}: {err.decode().strip()[-400:]}")
     told: dict[str, Any] = orjson.loads(out)
     return told

@@ -120,7 +120,7 @@ SELECT r.id, r.why, r.state, r.steps, r.steps_done, r.calls, r.compared, r.found
 FROM drift_run AS r WHERE r.app_id = $1 ORDER BY r.id DESC LIMIT $2;
 
 -- name: findings
-SELECT d.kind, d.action, x.number AS x, d.extension, d.subscription_id, d.line_id, d.ours, d.first_seen_at, d.last_seen_at,
+SELECT d.kind, d.action, x.number AS x, d.extension, d.subscription_id, d.line_id::text AS line_id, d.ours, d.first_seen_at, d.last_seen_at,
        d.resolved_at
 FROM drift AS d LEFT JOIN x_number AS x ON x.pool_id = d.pool_id AND x.x_id = d.x_id
 WHERE d.app_id = $1 AND ($2 OR d.resolved_at IS NULL)
