@@ -1,7 +1,8 @@
 """Differences of every kind are planted among many bindings: the audit finds these and no others, within its share.
 
 ``python -m bench.audit [--bindings 100000] [--each 100]`` starts a broker with everything it needs here, imports what
-the platform holds, plants differences on either side, and audits while orders come and go on the same numbers. A second audit mends by policy; a third one finds nothing.
+the platform holds, plants differences on either side, and audits while orders come and go on the same numbers. A
+second audit mends by policy; a later one finds nothing.
 """
 
 from __future__ import annotations

@@ -331,12 +331,20 @@ async def test_a_change_that_the_platform_refuses(client: Client, code: str, sta
 
 
 async def test_a_line_that_the_platform_lost(client: Client) -> None:
-    """A change of what the platform does not hold any more is 409 binding_ended, and the binding has failed."""
-    created = (await client.bind()).body
+    """A change of what the platform does not hold any more is refused, and what the binding was is bound anew."""
+    a, b = phone(), phone()
+    created = (await client.bind(a=a, b=b)).body
+    (lost,) = await client.platform_of(a)
     await client.fault("modify", "code", code="1012007", count=1)
-    (await _patch(client, created["id"], b=phone())).problem(409, "binding_ended")
-    shown = await client.show(created["id"])
-    assert (shown["state"], shown["reason"]) == ("failed", "platform_lost")
+    (await _patch(client, created["id"], b=phone())).problem(502, "platform_refused")
+
+    async def anew() -> bool:
+        held = await client.platform_of(a)
+        return [one["b"] for one in held] == [b] and held[0]["subscription_id"] != lost["subscription_id"]
+
+    await eventually(anew, "the line is bound anew")
+    assert (await client.show(created["id"]))["state"] == "active"
+    assert await _reached(client, created["x"], a, b) == [b, a]
 
 
 # -- while the platform does not answer --------------------------------------------------------------------------------

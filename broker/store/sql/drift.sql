@@ -3,7 +3,9 @@
 -- name: begin_due
 INSERT INTO drift_run (app_id, why)
 SELECT a.id, 'periodic' FROM app AS a LEFT JOIN drift_policy AS p ON p.app_id = a.id
-WHERE a.id = $1 AND coalesce(p.every_s, $2) > 0 AND NOT EXISTS (
+-- An app that was made a moment ago has nothing to compare.
+WHERE a.id = $1 AND coalesce(p.every_s, $2) > 0
+  AND a.created_at < clock_timestamp() - coalesce(p.every_s, $2) * interval '1 second' AND NOT EXISTS (
   SELECT FROM drift_run AS r
   WHERE r.app_id = a.id AND (r.state = 'open' OR r.started_at > clock_timestamp() - coalesce(p.every_s, $2) * interval '1 second'))
 ON CONFLICT DO NOTHING;
