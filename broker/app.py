@@ -7,6 +7,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,7 @@ from broker.api.health import add_health
 from broker.api.server import Runner, build
 from broker.clock import boottime
 from broker.domain.change import LineChange
+from broker.domain.drift import Kind
 from broker.domain.modes import MODES
 from broker.errors import Problem
 from broker.flows.allocate import Allocator
@@ -38,7 +40,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, idempotency, listing, peers, reach, registry
+from broker.store import bindings, calls, drift, idempotency, listing, peers, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -57,6 +59,8 @@ log = structlog.get_logger()
 
 _SWEEP_SLICE = 500
 _HISTORY_AHEAD_WEEKS = 2
+#: Apps whose open differences are a metric.
+_DRIFT_APPS = 100
 
 
 class Worker:
@@ -272,6 +276,7 @@ class Worker:
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("audit", 1.0, self._audit),
+            Periodic("drift", 15.0, self._count_drift),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("history", 60.0, self._tend_history),
             Periodic("metrics", 1.0, self._measures.look),
@@ -332,6 +337,13 @@ class Worker:
         self._auditor.found.clear()
         self._auditor.calls = 0
         return more
+
+    async def _count_drift(self) -> bool:
+        counted = {(row["app_id"], row["kind"]): row["many"] for row in await drift.open_findings(self._db)}
+        for app in islice(self.registry().apps.values(), _DRIFT_APPS):
+            for kind in Kind:
+                self._metrics.drift_open.labels(app.name, kind.value).set(counted.get((app.id, kind.value), 0))
+        return False
 
     async def _release_abandoned(self) -> bool:
         for queue in self._allocator.abandoned:

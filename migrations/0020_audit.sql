@@ -64,7 +64,7 @@ CREATE INDEX drift_run_app ON drift_run (app_id, id);
 CREATE TABLE drift (
   app_id          integer NOT NULL REFERENCES app (id),
   kind            text NOT NULL CHECK (kind IN
-                    ('unknown_here', 'absent_there', 'parties_differ', 'expiry_differs', 'direction_differs', 'not_verifiable')),
+                    ('unknown_here', 'absent_there', 'parties_differ', 'expiry_differs', 'direction_differs')),
   subscription_id text NOT NULL,
   pool_id         integer NOT NULL,
   x_id            integer NOT NULL,

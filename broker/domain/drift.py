@@ -21,7 +21,6 @@ class Kind(StrEnum):
     PARTIES_DIFFER = "parties_differ"  # bound there for others than our books say
     EXPIRY_DIFFERS = "expiry_differs"  # bound there for longer, or shorter, than our books say
     DIRECTION_DIFFERS = "direction_differs"  # bound there the other way round
-    NOT_VERIFIABLE = "not_verifiable"  # the platform does not show enough to tell
 
 
 class Action(StrEnum):
@@ -168,8 +167,6 @@ def action(difference: Difference, policy: Policy, mode: str) -> Action:
             # Since when an adopted line's lifetime runs is not known: it has come to its end.
             ends = policy.absent == "end" or mode in _FIXED or (difference.ours is not None and difference.ours.adopted)
             return Action.END if ends else Action.REBIND
-        case Kind.NOT_VERIFIABLE:
-            return Action.REPORT
         case _:
             return Action.REPAIR if policy.differing == "repair" and mode not in _FIXED else Action.REPORT
 

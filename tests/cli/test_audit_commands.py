@@ -11,7 +11,7 @@ import pytest
 
 from broker.platform.huawei.access import of_app
 from broker.platform.protocol import BindLine, Platform, PlatformLine, Verdict
-from broker.store import registry
+from broker.store import drift, registry
 from broker.store.database import Database
 from broker.store.registry import App
 from tests.cli.test_commands import run
@@ -117,8 +117,12 @@ async def test_a_line_that_is_gone_there(service: Service, client: Client, mode:
         return ended.returncode == 0
 
     await eventually(clean, "nothing differs any more")
-    shown = (await client.ask("GET", f"/v1/bindings/{made['id']}", key=demo(service, mode)["api_key"])).body
-    assert shown["state"] == ("released" if mode == "axyb" else "active")
+
+    async def settled() -> bool:
+        shown = await client.ask("GET", f"/v1/bindings/{made['id']}", key=demo(service, mode)["api_key"])
+        return bool(shown.body["state"] == ("released" if mode == "axyb" else "active"))
+
+    await eventually(settled, "the binding goes on, or has ended")
 
 
 @pytest.mark.parametrize("mode", ["ax", "axe"])
@@ -136,9 +140,8 @@ async def test_what_somebody_else_has_bound_is_imported(
     )  # fmt: skip
     x, extension = free[0]["number"], free[0]["extension"]
     a = phone()
-    stranger = await theirs(
-        service, mode, BindLine(x, a, token="their order", extension=str(extension).zfill(4) if extension else "")
-    )
+    digits = str(extension).zfill(4) if extension else ""
+    await theirs(service, mode, BindLine(x, a, token="their order", extension=digits))
     file = tmp_path / "places.csv"
     file.write_text(f"x,extension\n{x},{extension}\n", encoding="utf-8")
     where = ("--csv", str(file)) if mode == "axe" else ()
@@ -175,3 +178,35 @@ def test_what_operators_set_and_mistakes(service: Service) -> None:
     ask(service, "audit", "policy", "--app", name, "--every-s", "0")
     assert "unknown" in ask(service, "audit", "policy", "--app", name, "--unknown", "shrug", code=1)
     assert "caller" in ask(service, "import", "bindings", "--app", name, "--caller", "nobody", "--yes", code=1)
+
+
+async def test_nothing_is_allocated_from_restored_books_before_an_audit(service: Service, client: Client) -> None:
+    """503 until the app's audit has come to its end; what a backup has forgotten is found by then."""
+    made = await bind(client, service, "axb")
+    await client.fault("query", "code", code="1010001", http=500)
+    db = Database(service.database, connections=1, timeout_s=10)
+    await db.open()
+    try:
+        # The backup is older than the binding.
+        await db.fetch(
+            "WITH gone AS (UPDATE line SET state = 'released', seat = NULL, sweep_at = NULL WHERE subscription_id = $1"
+            " RETURNING id), free AS (DELETE FROM slot USING gone WHERE slot.line_id = gone.id)"
+            " DELETE FROM binding USING gone WHERE binding.line_id = gone.id",
+            await subscription(service, made),
+        )
+        await drift.gate(db)
+    finally:
+        await db.close()
+    key = demo(service, "axb")["api_key"]
+    order = {"a": phone(), "b": phone(), "ttl_s": 3600}
+
+    async def answered(status: int) -> Answer | None:
+        answer = await client.ask("POST", "/v1/bindings", order, key=key)
+        return answer if answer.status == status else None
+
+    refused = await eventually(lambda: answered(503), "the gate is shut")
+    refused.problem(503, "audit_first")
+    await client.emulator("DELETE", "faults")
+    await eventually(lambda: answered(201), "the gate opens")
+    (found,) = ask(service, "audit", "report", "--app", demo(service, "axb")["name"])["findings"]
+    assert (found["kind"], found["x"], found["action"], found["ours"]) == ("unknown_here", made["x"], "barred", True)
