@@ -166,6 +166,9 @@ BEGIN
     RETURN false;
   END IF;
   SELECT array_agg(b.id) INTO v_ids FROM binding AS b WHERE b.line_id = p_line AND b.state IN ('pending', 'active');
+  IF v_ids IS NULL THEN
+    RETURN false;
+  END IF;
   -- By an unbind, which the platform answers with 'not found': should it be there after all, it ends now.
   RETURN EXISTS (SELECT FROM release_bindings(
     array_fill(p_pool, ARRAY[cardinality(v_ids)]), v_ids, array_fill(held.app_id, ARRAY[cardinality(v_ids)]),

@@ -66,9 +66,14 @@ class Adopted:
     user_data: str | None
 
 
-async def begin_due(db: Database, app_id: int, *, every_s: int) -> None:
-    """Begin a run if the last one began long enough ago."""
-    await db.fetch(statements("drift")["begin_due"], app_id, every_s)
+async def begin_due(db: Database, *, every_s: int) -> None:
+    """Begin the runs of all apps whose last one began long enough ago."""
+    await db.fetch(statements("drift")["begin_due"], every_s)
+
+
+async def waiting(db: Database, owner: UUID) -> list[int]:
+    """Return the apps whose open runs are ours, or nobody's."""
+    return [row["app_id"] for row in await db.fetch(statements("drift")["waiting"], owner)]
 
 
 async def begin(db: Database, app_id: int, why: str, *, steps: int = 0) -> bool:

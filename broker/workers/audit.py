@@ -61,11 +61,20 @@ class Auditor:
 
     async def look(self) -> bool:
         """Do a slice of every app's run; True: there is more."""
-        apps = [app for app in self._registry().apps.values() if app.mode != "x" and app.suspended is None]
-        return any(await asyncio.gather(*(self._slice(app) for app in apps)))
+        await store.begin_due(self._db, every_s=self._every_s)
+        known = self._registry().apps
+        apps = [known[app_id] for app_id in await store.waiting(self._db, self._owner) if app_id in known]
+        slices = [self._slice(app) for app in apps if app.suspended is None and app.mode != "x"]
+        more = False
+        for ended in await asyncio.gather(*slices, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                # One app's trouble stops no other app's audit.
+                log.error("audit_broken", exc_info=ended)
+            else:
+                more |= ended
+        return more
 
     async def _slice(self, app: App) -> bool:
-        await store.begin_due(self._db, app.id, every_s=self._every_s)
         run = await store.take(self._db, app.id, self._owner, lease_s=LEASE_S)
         if run is None:
             return False

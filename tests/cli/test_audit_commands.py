@@ -176,6 +176,7 @@ def test_what_operators_set_and_mistakes(service: Service) -> None:
     told = ask(service, "audit", "policy", "--app", name, "--unknown", "report", "--every-s", "60")
     assert (told["unknown"], told["every_s"]) == ("report", 60)
     ask(service, "audit", "policy", "--app", name, "--every-s", "0")
+    assert "mode x" in ask(service, "audit", "run", "--app", demo(service, "x")["name"], code=1)
     assert "unknown" in ask(service, "audit", "policy", "--app", name, "--unknown", "shrug", code=1)
     assert "caller" in ask(service, "import", "bindings", "--app", name, "--caller", "nobody", "--yes", code=1)
 

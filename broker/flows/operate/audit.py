@@ -18,8 +18,12 @@ async def begin(desk: Desk, app: str) -> Shown:
     Raises:
         NotFound: there is no such app.
         Conflict: an import is under way.
+        Invalid: the platform holds nothing for this app.
     """
     owner = await app_id(desk, app)
+    asked = await desk.db.fetchrow(statements("drift")["mode_of"], owner)
+    if asked is not None and asked["mode"] == "x":
+        raise Invalid("In mode x the platform holds no bindings: there is nothing to compare.", code="nothing_to_audit")
     await drift.begin(desk.db, owner, "asked")
     run = await newest(desk, app)
     if run["why"] == "import" and run["state"] == "open":

@@ -4,11 +4,18 @@
 INSERT INTO drift_run (app_id, why)
 SELECT a.id, 'periodic' FROM app AS a LEFT JOIN drift_policy AS p ON p.app_id = a.id
 -- An app that was made a moment ago has nothing to compare.
-WHERE a.id = $1 AND coalesce(p.every_s, $2) > 0
-  AND a.created_at < clock_timestamp() - coalesce(p.every_s, $2) * interval '1 second' AND NOT EXISTS (
+WHERE a.mode <> 'x' AND a.state = 'open' AND coalesce(p.every_s, $1) > 0
+  AND a.created_at < clock_timestamp() - coalesce(p.every_s, $1) * interval '1 second' AND NOT EXISTS (
   SELECT FROM drift_run AS r
-  WHERE r.app_id = a.id AND (r.state = 'open' OR r.started_at > clock_timestamp() - coalesce(p.every_s, $2) * interval '1 second'))
+  WHERE r.app_id = a.id AND (r.state = 'open' OR r.started_at > clock_timestamp() - coalesce(p.every_s, $1) * interval '1 second'))
 ON CONFLICT DO NOTHING;
+
+-- name: mode_of
+SELECT a.mode FROM app AS a WHERE a.id = $1;
+
+-- name: waiting
+SELECT r.app_id FROM drift_run AS r
+WHERE r.state = 'open' AND r.why <> 'import' AND (r.owner = $1 OR r.lease_until <= clock_timestamp());
 
 -- name: begin
 INSERT INTO drift_run (app_id, why, steps) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING id;
