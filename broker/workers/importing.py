@@ -77,9 +77,7 @@ class Importer:
         await store.begin_import(self._db, self._app.id, steps)
         run = await store.take(self._db, self._app.id, self._owner, lease_s=LEASE_S, importing=True)
         if run is None:
-            raise Conflict(
-                "Another process imports for this app, or was stopped less than a minute ago.", code="import_under_way"
-            )
+            raise Conflict("Another process imports for this app, or was stopped less than a minute ago.")
         told(run.steps_done)
         imported = await self._walk(run, caller_id, told)
         await store.finish(self._db, run, self._owner)
@@ -99,7 +97,7 @@ class Importer:
             if caller_id is not None and not await store.progress(
                 self._db, run, self._owner, lease_s=LEASE_S, at=cursor(places[-1]), tally=tally
             ):
-                raise Conflict("Another process has taken this import over.", code="import_under_way")
+                raise Conflict("Another process has taken this import over.")
             told(len(places))
         return total
 

@@ -23,11 +23,11 @@ async def begin(desk: Desk, app: str) -> Shown:
     owner = await app_id(desk, app)
     asked = await desk.db.fetchrow(statements("drift")["mode_of"], owner)
     if asked is not None and asked["mode"] == "x":
-        raise Invalid("In mode x the platform holds no bindings: there is nothing to compare.", code="nothing_to_audit")
+        raise Invalid("In mode x the platform holds no bindings: there is nothing to compare.")
     await drift.begin(desk.db, owner, "asked")
     run = await newest(desk, app)
     if run["why"] == "import" and run["state"] == "open":
-        raise Conflict("Bindings of this app are being imported: finish that first.", code="import_under_way")
+        raise Conflict("Bindings of this app are being imported: finish that first.")
     return run
 
 
