@@ -27,6 +27,8 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
+from broker.flows.inbound import Inbound, steady
+from broker.flows.live import Counted
 from broker.flows.peers import Peers
 from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
@@ -40,7 +42,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, drift, idempotency, listing, peers, reach, registry
+from broker.store import bindings, calls, drift, idempotency, inbound, listing, peers, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -58,6 +60,7 @@ from broker.workers.service import Periodic
 log = structlog.get_logger()
 
 _SWEEP_SLICE = 500
+_COUNT_SLICE = 2000
 _HISTORY_AHEAD_WEEKS = 2
 #: Apps whose open differences are a metric.
 _DRIFT_APPS = 100
@@ -150,7 +153,13 @@ class Worker:
             per_s=settings.audit_rate,
         )
         self._asking = Asking(self._db, sender, self._dispatcher)
-        self._successions = Successions(self._db, self._allocator, self._dispatcher, lease_s=settings.lease_s)
+        counted = Counted(
+            self._allocator,
+            self.registry,
+            Batcher("claim_live", partial(inbound.claim_live, self._db), in_flight=1),
+            Batcher("drop_claims", partial(inbound.drop_claims, self._db), in_flight=1),
+        )
+        self._successions = Successions(self._db, counted, self._dispatcher, lease_s=settings.lease_s)
         self._measures = Measures(
             self._metrics,
             worker=self._seat,
@@ -161,7 +170,7 @@ class Worker:
             registry=self.registry,
             in_flight=self._in_flight,
         )
-        self._services = self._make_services(sender)
+        self._services = self._make_services(sender, counted)
         self._periodic = self._make_periodic(sender)
         for service in self._periodic:
             service.start()
@@ -214,7 +223,7 @@ class Worker:
         driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
         return Measured(driver, self._metrics, self._in_flight)
 
-    def _make_services(self, sender: Sender) -> Services:
+    def _make_services(self, sender: Sender, counted: Counted) -> Services:
         db, settings = self._db, self._settings
 
         async def show(keys: Sequence[tuple[int, UUID]]) -> list[Binding | None]:
@@ -230,7 +239,7 @@ class Worker:
         return Services(
             vault=self._vault,
             registry=self.registry,
-            allocator=self._allocator,
+            allocator=counted,
             dispatch=self._dispatcher,
             begin_key=Batcher("begin_key", lambda asks: idempotency.begin(db, asks), distinct=lambda ask: ask.row),
             finish_key=Batcher("finish_key", lambda items: idempotency.finish(db, items)),
@@ -257,6 +266,7 @@ class Worker:
             peers=Peers(db, self._vault, self._dispatcher, sender, lease_s=settings.lease_s),
             pool_figures=PoolFigures(partial(listing.figures, db)),
             reach=Books(db, self._vault),
+            inbound=Inbound(Batcher("take_requests", partial(inbound.take_requests, db), in_flight=1), steady),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
 
@@ -278,6 +288,7 @@ class Worker:
             Periodic("audit", 1.0, self._audit),
             Periodic("drift", 15.0, self._count_drift),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
+            Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, self._tend_history),
             Periodic("metrics", 1.0, self._measures.look),
         ]

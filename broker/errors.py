@@ -16,6 +16,7 @@
     ├── UnsupportedMedia                           415  compressed_body ...     no
     ├── Invalid                                    422  validation_failed       no
     │   └── PlatformRejected                       422  platform_rejected_request  no
+    ├── RateLimited                                429  rate_limited, live_limit yes, after Retry-After
     ├── PlatformRefused                            502  platform_refused        after an operator acted
     └── Unavailable                                503  overloaded, database_unavailable, app_suspended ...  yes
 """
@@ -182,6 +183,15 @@ class PlatformRejected(Invalid):
     default_code = "platform_rejected_request"
 
 
+class RateLimited(Problem):
+    """The caller or its app has asked for more than its limit allows."""
+
+    status = 429
+    title = "Too many requests"
+    default_code = "rate_limited"
+    retry_after_s = 1
+
+
 class PlatformRefused(Problem):
     """The platform refused because of how the app is set up: an operator must act."""
 
@@ -215,6 +225,7 @@ ALL: tuple[type[Problem], ...] = (
     UnsupportedMedia,
     Invalid,
     PlatformRejected,
+    RateLimited,
     PlatformRefused,
     Unavailable,
 )

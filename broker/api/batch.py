@@ -17,6 +17,7 @@ from aiohttp import web
 from broker.api import parse
 from broker.api.bindings import OVER, end, seen
 from broker.api.context import Heard, Reply, Services
+from broker.api.limited import charged
 from broker.api.ordering import order_of
 from broker.api.reply import pack, problem_body
 from broker.api.shape import Bound, bound_before, shape, told
@@ -35,9 +36,10 @@ _MOST_RELEASED = 2000
 Outcome = Bound | BaseException
 
 
-async def create(_request: web.Request, services: Services, heard: Heard) -> Reply:
+async def create(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings:batch``."""
     items = parse.body_as(parse.BatchRequest, heard.body).items
+    await charged(request, services, heard.key, len(items) - 1)
     asks = _item_keys(len(items), services, heard)
     states = await asyncio.gather(*(services.begin_key.enqueue(ask) for ask in asks))
     outcomes = await _made_before(states, services, heard)
@@ -74,9 +76,10 @@ async def create(_request: web.Request, services: Services, heard: Heard) -> Rep
     return Reply(200, pack({"items": answered}), keep=not again)
 
 
-async def batch_release(_request: web.Request, services: Services, heard: Heard) -> Reply:
+async def batch_release(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings:batch-release``."""
     asked = parse.body_as(parse.BatchReleaseRequest, heard.body)
+    await charged(request, services, heard.key, len(asked.ids or asked.order_ids or []) - 1)
     if asked.ids is not None:
         found = await _by_id(asked.ids, services, heard)
     else:
@@ -145,7 +148,7 @@ def _worth_repeating(outcome: object) -> bool:
         return False
     if not isinstance(outcome, Problem):
         return True
-    return outcome.status >= 500 or outcome.code == "idempotency_in_progress"  # noqa: PLR2004 - server errors
+    return outcome.status in {429, *range(500, 600)} or outcome.code == "idempotency_in_progress"
 
 
 async def _forget(items: Sequence[tuple[KeyAsk, int | None]], services: Services) -> None:

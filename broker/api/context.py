@@ -8,11 +8,12 @@ from uuid import UUID
 
 from aiohttp import web
 
-from broker.flows.allocators import Allocates
+from broker.flows.allocators import Claims
 from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
+from broker.flows.inbound import Inbound
 from broker.flows.peers import Peers
 from broker.flows.pool_figures import PoolFigures
 from broker.flows.reach import Books
@@ -41,7 +42,7 @@ class Services:
 
     vault: Vault
     registry: Callable[[], Registry]
-    allocator: Allocates
+    allocator: Claims
     dispatch: Dispatch
     begin_key: Batcher[KeyAsk, KeyState]
     finish_key: Batcher[Finish, bool]
@@ -57,6 +58,7 @@ class Services:
     asking: Asking
     peers: Peers
     limits: Limits
+    inbound: Inbound
     draining: bool = False
 
 

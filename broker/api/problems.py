@@ -62,6 +62,9 @@ CODES: dict[str, str] = {
     "party_barred": "The new party may not have this X now. Send on_conflict: rebind to get another one.",
     "not_modifiable": "The platform cannot change this of a bound line. For a tone send on_conflict: rebind.",
     "precondition_failed": "The binding is not what If-Match says any more. Read it again.",
+    "rate_limited": "You, or your app, send more requests than the limit allows; RateLimit-Policy tells it. "
+    "Try again after Retry-After.",
+    "live_limit": "You, or your app, have as many live bindings as the limit allows. Release some, then try again.",
     "unavailable": "Try again after Retry-After.",
     "bad_request": "The request cannot be read.",
     "conflict": "The state of things forbids it now.",
@@ -116,4 +119,5 @@ _OTHER = {
     "party_limit": 409,
     "not_modifiable": 409,
     "extension_taken": 409,
+    "live_limit": 429,
 }

@@ -16,6 +16,7 @@ from broker.api.auth import authorize
 from broker.api.context import SERVICES, Heard, Reply, Services
 from broker.api.health import Conditions, add_health
 from broker.api.idempotent import once
+from broker.api.limited import charged, told
 from broker.api.openapi import Description, document
 from broker.api.operations import OPEN
 from broker.api.reply import problem_reply, to_http
@@ -57,6 +58,7 @@ def _endpoint(route: Route) -> AiohttpHandler:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
         key = authorize(request, services.registry(), route.scope)
+        await charged(request, services, key)
         limits = services.limits
         wait_s = parse.deadline_s(request, default=limits.default_deadline_s, longest=limits.longest_deadline_s)
         heard = Heard(
@@ -94,6 +96,8 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
         log.exception("request_broken", request_id=request["id"])
         response = _sent(request, problem_reply(Problem("Something went wrong on our side."), request["id"]))
     response.headers["X-Request-Id"] = request["id"]
+    if "standing" in request:
+        response.headers.update(told(request["standing"]))
     route = _route_of(request)
     seconds = time.perf_counter() - started
     request.app[METRICS].answered(route or "none", request.method, response.status, seconds)

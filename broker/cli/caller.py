@@ -40,8 +40,8 @@ def _profile(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--weight", type=int, help="Share of the app's call budget, 1 to 1000."),
-            click.option("--requests-per-s", help="Requests a second, or 'none'. Stored; not in force yet."),
-            click.option("--max-live-bindings", help="Live bindings at a time, or 'none'. Stored; not in force yet."),
+            click.option("--requests-per-s", help="Requests a second, or 'none'."),
+            click.option("--max-live-bindings", help="Live bindings at a time, or 'none'."),
         )
     ):
         command = option(command)

@@ -16,7 +16,23 @@ from broker.store.bindings import ReleaseAsk
 from broker.store.registry import Registry
 
 
-class Allocates(Protocol):
+class Claims(Protocol):
+    """What gives orders their X."""
+
+    async def allocate(self, order: BindOrder, *, within_s: float) -> Allocated:
+        """Claim for ``order``; when this returns, the claim is committed."""
+        ...
+
+    def enqueue(self, order: BindOrder, tell: Tell, *, within_s: float, gone: Callable[[], bool]) -> None:
+        """Queue ``order`` and ``tell`` what :meth:`allocate` returns or raises, unless it is ``gone``."""
+        ...
+
+    def refusals(self, pool_id: int) -> dict[str, int]:
+        """Return how often nothing was found in a pool, by the main reason."""
+        ...
+
+
+class Allocates(Claims, Protocol):
     """What every way of allocating offers to binds and to the dispatcher."""
 
     @property
@@ -34,22 +50,10 @@ class Allocates(Protocol):
         """How many claims they carried."""
         ...
 
-    async def allocate(self, order: BindOrder, *, within_s: float) -> Allocated:
-        """Claim for ``order``; when this returns, the claim is committed."""
-        ...
-
-    def enqueue(self, order: BindOrder, tell: Tell, *, within_s: float, gone: Callable[[], bool]) -> None:
-        """Queue ``order`` and ``tell`` what :meth:`allocate` returns or raises, unless it is ``gone``."""
-        ...
-
     async def rechoose(
         self, call: PlatformCall, *, outcome: str, http: int | None, code: str | None, bar_s: float
     ) -> PlatformCall | str:
         """Give the pending binding of a refused bind something else."""
-        ...
-
-    def refusals(self, pool_id: int) -> dict[str, int]:
-        """Return how often nothing was found in a pool, by the main reason."""
         ...
 
 

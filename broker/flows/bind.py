@@ -13,7 +13,7 @@ from uuid import UUID
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.errors import Conflict, PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
-from broker.flows.allocators import Allocates
+from broker.flows.allocators import Claims
 from broker.flows.calls import Active, Dispatch, Failed, PlatformCall, Settled
 from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
@@ -41,7 +41,7 @@ class Accepted:
 
 
 async def bind(
-    order: BindOrder, allocator: Allocates, dispatch: Dispatch, *, lease_s: float, deadline: float, wait: bool
+    order: BindOrder, allocator: Claims, dispatch: Dispatch, *, lease_s: float, deadline: float, wait: bool
 ) -> Accepted:
     """Give the order an X and make the platform agree.
 
@@ -59,7 +59,7 @@ async def bind(
 
 async def bind_many(
     orders: Sequence[BindOrder],
-    allocator: Allocates,
+    allocator: Claims,
     dispatch: Dispatch,
     *,
     lease_s: float,

@@ -14,7 +14,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.ids import new_id
 from broker.errors import Conflict, Problem
-from broker.flows.allocators import Allocates
+from broker.flows.allocators import Claims
 from broker.flows.bind import Accepted, bind
 from broker.flows.calls import Dispatch
 from broker.flows.order import BindOrder
@@ -32,7 +32,7 @@ _SLICE = 200
 class Successions:
     """Carries out what replaces a binding by one of another app."""
 
-    def __init__(self, db: Database, allocator: Allocates, dispatch: Dispatch, *, lease_s: float) -> None:
+    def __init__(self, db: Database, allocator: Claims, dispatch: Dispatch, *, lease_s: float) -> None:
         """Take the parts that bind."""
         self._db = db
         self._allocator = allocator

@@ -52,6 +52,8 @@ class App:
     gated: bool = False
     #: What the platform has lost is bound anew; else its bindings end.
     rebinds: bool = True
+    requests_per_s: float | None = None
+    max_live_bindings: int | None = None
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -65,13 +67,15 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who calls with an API key, and what it may. ``hint`` is the key's end, for people."""
+    """Who calls with an API key, and what it may. ``hint`` is the key's end, for people; None = no limit."""
 
     app: App
     caller_id: int
     caller: str
     scopes: frozenset[str]
     hint: str = ""
+    requests_per_s: float | None = None
+    max_live_bindings: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Pool:
 class Registry:
     """One consistent snapshot of the configuration. ``places`` says of each X number its pool and its place there.
 
-    ``weights`` are callers' shares of their app's limit.
+    ``weights`` are callers' shares of their app's limit, ``most_live`` the limits of live bindings by caller id.
     """
 
     version: int
@@ -113,6 +117,7 @@ class Registry:
     named_pools: Mapping[tuple[int, str], Pool]
     places: Mapping[str, tuple[int, int]]
     weights: Mapping[int, int]
+    most_live: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def our_numbers(self) -> Collection[str]:
@@ -149,7 +154,13 @@ async def load(db: Database, vault: Vault) -> Registry:
     apps = {row["id"]: _app(row, vault, tones.get(row["id"], {})) for row in await db.fetch(sql["apps"])}
     keys = {
         row["key_hash"]: Key(
-            apps[row["app_id"]], row["caller_id"], row["caller"], frozenset(row["scopes"]), row["hint"]
+            apps[row["app_id"]],
+            row["caller_id"],
+            row["caller"],
+            frozenset(row["scopes"]),
+            row["hint"],
+            requests_per_s=row["requests_per_s"],
+            max_live_bindings=row["max_live_bindings"],
         )
         for row in await db.fetch(sql["keys"])
         if row["app_id"] in apps
@@ -188,6 +199,7 @@ async def load(db: Database, vault: Vault) -> Registry:
             if number
         },
         weights={row["id"]: row["weight"] for row in await db.fetch(sql["weights"])},
+        most_live={key.caller_id: key.max_live_bindings for key in keys.values() if key.max_live_bindings is not None},
     )
 
 
@@ -222,6 +234,8 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         retention_days=row["retention_days"],
         gated=row["gated"],
         rebinds=row["rebinds"],
+        requests_per_s=row["requests_per_s"],
+        max_live_bindings=row["max_live_bindings"],
         accepted_secrets=secrets,
         tones=tones,
         own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},

@@ -148,6 +148,8 @@ class Profile(Given):
     owner: Note | None = None
     recreate: bool = False
     retention_days: Days = 90
+    requests_per_s: Rate | None = None
+    max_live_bindings: LiveBindings | None = None
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
