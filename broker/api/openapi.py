@@ -25,7 +25,7 @@ Json = dict[str, Any]
 #: What every operation can answer: unreadable HTTP, an Expect header of another kind, our own mistakes.
 _ALWAYS = (400, 417, 500)
 #: What every operation with a key can answer beside that.
-_KEYED = (401, 403, 408, 413, 415, 422, 503)
+_KEYED = (401, 403, 408, 413, 415, 422, 429, 503)
 _PROBLEM = "application/problem+json"
 
 _INTRODUCTION = """\
@@ -151,6 +151,14 @@ _HEADERS: dict[str, Json] = {
     },
     "Location": {"required": True, "schema": {"type": "string"}, "description": "Where it can be seen."},
     "Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to wait before a repeat."},
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": "The limits of requests: q in w seconds, of the caller and of the app. On every answer where there is one.",
+    },
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": "What is left of each limit (r), and in how many seconds (t) it is whole again.",
+    },
     "Idempotency-Replayed": {
         "schema": {"type": "string", "const": "true"},
         "description": "This is the answer that an earlier request with the same Idempotency-Key got.",
@@ -291,6 +299,7 @@ def _problem(status: int) -> Json:
         401: ("WWW-Authenticate",),
         409: ("Retry-After", "Idempotency-Replayed"),
         422: ("Idempotency-Replayed",),
+        429: ("Retry-After", "RateLimit-Policy", "RateLimit"),
         503: ("Retry-After",),
     }
     return {
