@@ -153,7 +153,7 @@ _HEADERS: dict[str, Json] = {
     "Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to wait before a repeat."},
     "RateLimit-Policy": {
         "schema": {"type": "string"},
-        "description": "The limits of requests: q in w seconds, of the caller and of the app. On every answer where there is one.",
+        "description": "The limits of requests, where there are any: q in w seconds, of the caller and of the app.",
     },
     "RateLimit": {
         "schema": {"type": "string"},
