@@ -56,7 +56,8 @@ class Counted:
         except DatabaseAway:
             raise  # it may have been committed: the claim is looked after
         except Problem:
-            self._take_back(claim)
+            with contextlib.suppress(Problem):  # else it is dropped later, when no binding is found
+                await self._drop.submit(claim)
             raise
 
     def enqueue(self, order: BindOrder, tell: Tell, *, within_s: float, gone: Callable[[], bool]) -> None:
@@ -80,7 +81,8 @@ class Counted:
     ) -> None:
         def hear(result: Allocated | BaseException) -> bool:
             if isinstance(result, Problem) and not isinstance(result, DatabaseAway):
-                self._take_back(claim)
+                self._take_back(claim, lambda: tell(result))
+                return True
             return tell(result)
 
         try:
@@ -94,10 +96,15 @@ class Counted:
         except Problem as problem:
             hear(problem)
 
-    def _take_back(self, claim: LiveClaim) -> None:
-        with contextlib.suppress(Problem):
-            # What fails here is dropped later, when no binding is found.
-            self._drop.enqueue(claim).add_done_callback(lambda done: done.cancelled() or done.exception())
+    def _take_back(self, claim: LiveClaim, then: Callable[[], object]) -> None:
+        def over(done: asyncio.Future[None]) -> None:
+            done.cancelled() or done.exception()  # what fails here is dropped later, when no binding is found
+            then()
+
+        try:
+            self._drop.enqueue(claim).add_done_callback(over)
+        except Problem:
+            then()
 
     def _limits(self, order: BindOrder) -> tuple[LiveLimit, ...]:
         whole, own = order.app.max_live_bindings, self._registry().most_live.get(order.caller_id)
