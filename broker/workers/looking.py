@@ -8,6 +8,7 @@ from uuid import UUID
 
 from broker.clock import boottime
 from broker.domain.drift import Theirs
+from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.platform.protocol import Answer, Permit, Platform, PlatformLine, Verdict
 from broker.store.crypto import Vault
@@ -113,7 +114,7 @@ class Looker:
         for _ in range(_TRIES):
             await self._pace.turn()
             self._tally.calls += 1
-            answer = await self._sender.ask(self._app.id, send, deadline=boottime() + _PATIENCE_S)
+            answer = await self._sender.ask(self._app.id, send, deadline=boottime() + _PATIENCE_S, kind=Kind.AUDIT)
             if answer.verdict in {Verdict.DONE, Verdict.NOT_FOUND}:
                 return answer
         raise Stopped(answer)
