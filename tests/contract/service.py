@@ -337,7 +337,6 @@ async def add_app(
             base_url or service.ready["emulator"],
             state,
         )
-        keys = {caller: await add_key(service, app_id, caller, scopes) for caller, scopes in callers}
         for pool, area, numbers in pools:
             pool_id = await connection.fetchval(
                 "INSERT INTO pool (app_id, name, area_code) VALUES ($1, $2, $3) RETURNING id", app_id, pool, area
@@ -346,6 +345,8 @@ async def add_app(
                 "INSERT INTO x_number (pool_id, x_id, number) VALUES ($1, $2, $3)",
                 [(pool_id, place, number) for place, number in enumerate(numbers)],
             )
+        # Who knows a key knows the numbers, too.
+        keys = {caller: await add_key(service, app_id, caller, scopes) for caller, scopes in callers}
         return Tenant(app_id, keys)
     finally:
         await connection.close()
