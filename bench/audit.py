@@ -14,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -53,13 +54,13 @@ async def _plant(stack: Stack, platform: Platform, made: list[Any], each: int, s
         await platform.driver.unbind(line.subscription_id, permit=lambda: True, timeout_s=30)
         planted["absent_there"].add(line.subscription_id)
         changes = {
-            "parties_differ": {"b": phone(_FIRST_STRANGER + 1_000_000 + nth)},
-            "expiry_differs": {"ttl_s": TTL_S + 60},
-            "direction_differs": {"direction": Direction.A_TO_B},
+            "parties_differ": ModifyLine("", "", b=phone(_FIRST_STRANGER + 1_000_000 + nth)),
+            "expiry_differs": ModifyLine("", "", ttl_s=TTL_S + 60),
+            "direction_differs": ModifyLine("", "", direction=Direction.A_TO_B),
         }
         for kind, change in changes.items():
             line = next(chosen)[0]
-            asked = ModifyLine(subscription_id=line.subscription_id, token="", **change)  # type: ignore[arg-type]
+            asked = replace(change, subscription_id=line.subscription_id)
             await platform.driver.modify(asked, permit=lambda: True, timeout_s=30)
             planted[kind].add(line.subscription_id)
     await _forget(stack, forgotten)

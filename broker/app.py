@@ -98,41 +98,8 @@ class Worker:
         await self._db.open()
         await self._check_lock_table()
         self._registry = await registry.load(self._db, self._vault)
-        timing = Timing(
-            lease_s=settings.lease_s,
-            http_timeout_s=settings.platform_timeout_s,
-            absence_s=settings.platform_absence_s,
-            flow_pause_s=(settings.platform_flow_pause_s, settings.platform_flow_pause_s + 1.0),
-        )
-        pairs = Allocator(
-            self._db,
-            self._vault,
-            self.registry,
-            lease_s=settings.lease_s,
-            boottime=boottime,
-            size=settings.batch_size,
-            in_flight=settings.batches_in_flight,
-            mode=LockMode(settings.test_locks),
-        )
-        places = Placer(
-            self._db,
-            self._vault,
-            self.registry,
-            lease_s=settings.lease_s,
-            boottime=boottime,
-            size=settings.batch_size,
-            in_flight=settings.batches_in_flight,
-        )
-        unpicked = Unpicked(self._db, self._vault, lease_s=settings.lease_s, boottime=boottime)
-        self._allocator = Allocators(pairs, places, unpicked, self.registry)
-        sender = Sender(
-            self._db,
-            self.registry,
-            self._platform,
-            timing=timing,
-            width=settings.platform_connections,
-            egress=settings.egress,
-        )
+        self._allocator = self._make_allocators()
+        sender = self._make_sender()
         await sender.look_at_stops()
         self._dispatcher = Dispatcher(
             self._db,
@@ -211,6 +178,47 @@ class Worker:
             )
 
     # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _make_allocators(self) -> Allocators:
+        settings = self._settings
+        pairs = Allocator(
+            self._db,
+            self._vault,
+            self.registry,
+            lease_s=settings.lease_s,
+            boottime=boottime,
+            size=settings.batch_size,
+            in_flight=settings.batches_in_flight,
+            mode=LockMode(settings.test_locks),
+        )
+        places = Placer(
+            self._db,
+            self._vault,
+            self.registry,
+            lease_s=settings.lease_s,
+            boottime=boottime,
+            size=settings.batch_size,
+            in_flight=settings.batches_in_flight,
+        )
+        unpicked = Unpicked(self._db, self._vault, lease_s=settings.lease_s, boottime=boottime)
+        return Allocators(pairs, places, unpicked, self.registry)
+
+    def _make_sender(self) -> Sender:
+        settings = self._settings
+        timing = Timing(
+            lease_s=settings.lease_s,
+            http_timeout_s=settings.platform_timeout_s,
+            absence_s=settings.platform_absence_s,
+            flow_pause_s=(settings.platform_flow_pause_s, settings.platform_flow_pause_s + 1.0),
+        )
+        return Sender(
+            self._db,
+            self.registry,
+            self._platform,
+            timing=timing,
+            width=settings.platform_connections,
+            egress=settings.egress,
+        )
 
     def _replaces(self, call: PlatformCall, change: LineChange) -> bool:
         app = self.registry().apps[call.app_id]

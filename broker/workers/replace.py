@@ -7,7 +7,7 @@ what is there: the mark in our token tells the new binding from the old one.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -139,14 +139,12 @@ _AGAIN: Final = frozenset(
 
 def _as_changed(call: PlatformCall, change: LineChange) -> PlatformCall:
     """Return the call whose bind makes the line what the change wants."""
-    wanted: Mapping[str, object] = {
-        "a": change.a,
-        "b": change.b,
-        "direction": change.direction,
-        "options": change.options,
-        "ttl_s": change.ttl_s,
-        "callback": change.callback,
-    }
-    given = {name: value for name, value in wanted.items() if value is not None}
-    changed = replace(call, **given)  # type: ignore[arg-type]
-    return replace(changed, callback=None) if change.no_callback else changed
+    return replace(
+        call,
+        a=change.a or call.a,
+        b=change.b or call.b,
+        direction=change.direction or call.direction,
+        options=call.options if change.options is None else change.options,
+        ttl_s=call.ttl_s if change.ttl_s is None else change.ttl_s,
+        callback=None if change.no_callback else change.callback or call.callback,
+    )

@@ -169,7 +169,9 @@ async def test_strangers_reach_nobody(exchange: Exchange) -> None:
     assert await exchange.refused("") == (Why.PARTY_UNKNOWN, 8014)
     assert await exchange.refused(A, 2) == (Why.PARTY_UNKNOWN, 8014)
     router = Router(exchange.shop.db, VAULT, exchange.registry)
-    assert (await router.route("+8613800000000", A)).why is Why.NO_SUCH_X  # type: ignore[union-attr]
+    nowhere = await router.route("+8613800000000", A)
+    assert isinstance(nowhere, Refused)
+    assert nowhere.why is Why.NO_SUCH_X
     await exchange.open("axb")
     assert await exchange.refused(A) == (Why.NO_SUCH_X, 8014)
 
