@@ -1,0 +1,3 @@
+-- Reserved.
+
+DO 'BEGIN END';
