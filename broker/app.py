@@ -109,6 +109,7 @@ class Worker:
             rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
             replaces=self._replaces,
             rebinds=lambda app_id: self.registry().apps[app_id].rebinds,
+            full=self._allocator.unpicked.note_full,
         )
         self._auditor = Auditor(
             self._db,

@@ -21,6 +21,8 @@ from broker.store.database import Database, DatabaseAway
 from broker.store.picked import Claim
 from broker.store.registry import Pool
 
+#: How long "the platform has none" is believed: an answer for each refusal would cost its quota and the caller's time.
+_FULL_S: Final = 0.05
 #: Who chose the X, as the binding's row tells.
 _WHY: Final = "picked by the platform"
 
@@ -52,6 +54,7 @@ class Unpicked:
         self.lost_rounds = 0
         self.items = 0
         self._refused: Counter[tuple[int, str]] = Counter()
+        self._full_at: dict[tuple[int, bool], float] = {}
 
     @property
     def batches(self) -> int:
@@ -61,6 +64,10 @@ class Unpicked:
     def refusals(self, pool_id: int) -> dict[str, int]:
         """Return how often an order got nothing in a pool, by the reason."""
         return {reason: count for (pool, reason), count in self._refused.items() if pool == pool_id}
+
+    def note_full(self, call: PlatformCall) -> None:
+        """Take in that the platform had no X for a bind."""
+        self._full_at[call.pool_id, bool(call.options.relaxed)] = self._boottime()
 
     async def rechoose(
         self, call: PlatformCall, *, outcome: str, http: int | None, code: str | None, bar_s: float
@@ -74,7 +81,7 @@ class Unpicked:
 
         Raises:
             Conflict: A has as many X as it may have, or a twin has taken over the idempotency key.
-            PoolExhausted: the pool is not open.
+            PoolExhausted: the pool is not open, or the platform has just said that it has no X there.
             Unavailable: too much is waiting, or no claim came about in time; nothing was accepted.
         """
         if self._waiting >= self._queue_limit:
@@ -106,7 +113,12 @@ class Unpicked:
             self._look_for(ReleaseAsk(result.pool.id, result.binding_id, order.app.id))
 
     async def _claim(self, order: BindOrder) -> Allocated:
-        pool, claim = order.pools[0], self._written(order, order.pools[0])
+        pool = order.pools[0]
+        full_at = self._full_at.get((pool.id, bool(order.options.relaxed)))
+        if full_at is not None and self._boottime() - full_at < _FULL_S:
+            self._refused[pool.id, "full"] += 1
+            raise PoolExhausted("The platform has no X here now.", extra={"reasons": {}, "pools": [pool.name]})
+        claim = self._written(order, pool)
         most = order.mode.x_per_party or 1
         self.items += 1
         while True:

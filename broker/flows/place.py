@@ -36,13 +36,16 @@ from broker.store.registry import Pool, Registry
 #: How many free extensions are named beside one that is taken.
 _NEIGHBOURS = 5
 _TRIES = 8
+#: A pool that had nothing left so lately is asked by reading first: who is refused then waits for nobody's commit.
+_DRY_S = 1.0
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What this process remembers of a pool: how many X it needs, and why it refused."""
+    """What this process remembers of a pool: how many X it needs, when it last had nothing, and why it refused."""
 
     prefix: Prefix = field(default_factory=Prefix)
+    dry_at: float = float("-inf")
     refusals: Counter[str] = field(default_factory=Counter)
 
 
@@ -73,6 +76,9 @@ class Placer:
             # Two of one A whose X numbers are limited would only be told to come again.
             distinct=lambda claim: claim.line_id if claim.most is None else (claim.app_id, claim.a_key),
         )  # fmt: skip
+        self._sights: Batcher[PlaceClaim, Given] = Batcher(
+            "sight", lambda claims: places.sight(db, claims), size=size, in_flight=in_flight, queue_limit=queue_limit
+        )
         self._figures = PlaceFigures(db)
         self._memory: dict[int, _Memory] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,7 +155,7 @@ class Placer:
         for tried in order.pools:
             pool = self._registry().pools.get(tried.id, tried)
             claim = self._claim(order, pool, line_id, binding_id)
-            given, asked_at = await self._in_pool(claim, deadline, gone)
+            given, asked_at = await self._refused_at_sight(claim) or await self._in_pool(claim, deadline, gone)
             match given.outcome:
                 case "won":
                     return await self._won(order, pool, claim, given, asked_at)
@@ -161,9 +167,20 @@ class Placer:
                     taken.append(pool)
                 case "closed":
                     self._of(pool).refusals["not_open"] += 1
+                case "exhausted":
+                    self._of(pool).dry_at = time.monotonic()
         if taken:
             raise await self._extension_taken(order, taken)
         raise await self._exhausted(order)
+
+    async def _refused_at_sight(self, claim: PlaceClaim) -> tuple[Given, float] | None:
+        """Ask a pool that has just had nothing by reading; None: a claim is worth its while."""
+        memory = self._memory.get(claim.pool_id)
+        if memory is None or claim.asked is not None or time.monotonic() - memory.dry_at > _DRY_S:
+            return None
+        asked_at = self._boottime()
+        seen = await self._sights.submit(claim)
+        return None if seen.outcome == "open" else (seen, asked_at)
 
     async def _in_pool(self, claim: PlaceClaim, deadline: float, gone: Callable[[], bool]) -> tuple[Given, float]:
         """Claim in one pool, again and again while the order's A is busy elsewhere."""

@@ -68,6 +68,16 @@ async def reserve(db: Database, claims: Sequence[PlaceClaim], *, lease_s: float)
     return [found[place] for place in range(1, len(claims) + 1)]
 
 
+async def sight(db: Database, claims: Sequence[PlaceClaim]) -> list[Given]:
+    """Read what :func:`reserve` would answer, without a claim: ``closed``, ``limit``, ``exhausted`` or ``open``."""
+    rows = await db.fetch(
+        statements("places")["sight"], [claim.most for claim in claims], [claim.pool_id for claim in claims],
+        [claim.app_id for claim in claims], [claim.a_key for claim in claims],
+    )  # fmt: skip
+    found = {row["ord"]: Given(row["outcome"], row["seen_at"]) for row in rows}
+    return [found[place] for place in range(1, len(claims) + 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class PlaceRechoice:
     """A pending line whose binding needs another place, because the platform refused its bind on this one."""

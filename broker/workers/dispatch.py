@@ -58,11 +58,13 @@ class Dispatcher:
         rest_s: Callable[[int], float],
         replaces: Callable[[PlatformCall, LineChange], bool] = lambda _call, _change: False,
         rebinds: Callable[[int], bool] = lambda _app_id: False,
+        full: Callable[[PlatformCall], None] = lambda _call: None,
     ) -> None:
         """``vault`` opens who a peer is; ``rest_s(app_id)`` is the quarantine after a release.
 
         ``replaces(call, change)``: the platform takes the change only as an unbind and a bind.
         ``rebinds(app_id)``: what the platform has lost is bound anew.
+        ``full(call)`` is told of a bind for which the platform had no X.
         """
         self._db = db
         self._sender = sender
@@ -82,7 +84,9 @@ class Dispatcher:
             "settle_ended", lambda items: store.settle_ended(db, items)
         )
         self._modifier = Modifier(db, sender, rest_s=rest_s, replaces=replaces, end=self._ended.submit, rebinds=rebinds)
-        self._picker = Picker(db, sender, undo=self._undo, end=self._ended.submit, picked_numbers=self.picked)
+        self._picker = Picker(
+            db, sender, undo=self._undo, end=self._ended.submit, picked_numbers=self.picked, full=full
+        )
         self._peers = PeerCaller(db, vault, sender, picked_numbers=self.picked)
 
     # -- what others ask for ---------------------------------------------------------------------------------------

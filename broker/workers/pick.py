@@ -61,14 +61,19 @@ class Picker:
         undo: Callable[[PlatformCall, str], Awaitable[None]],
         end: Callable[[Ended], Awaitable[datetime | None]],
         picked_numbers: Counter[str],
+        full: Callable[[PlatformCall], None],
     ) -> None:
-        """``undo`` unbinds a subscription, ``end`` settles the end of a line, ``picked_numbers`` counts by owner."""
+        """``undo`` unbinds a subscription, ``end`` settles the end of a line, ``picked_numbers`` counts by owner.
+
+        ``full`` is told the binds for which the platform had no X.
+        """
         self._db = db
         self._sender = sender
         self._timing = sender.timing
         self._undo = undo
         self._end = end
         self._picked = picked_numbers
+        self._full = full
 
     async def carry_out(self, call: PlatformCall) -> PlatformCall | None:
         """Bind, or find out what became of it; return the unbind that is to be sent next, if any.
@@ -90,6 +95,8 @@ class Picker:
                 reason = "withdrawn"
             case verdict:
                 reason = _REFUSALS.get(verdict, "platform_refused")
+                if verdict is Verdict.CAPACITY:
+                    self._full(call)
         await self._fail(call, Failed(reason, answer.detail), answer)
         return None
 

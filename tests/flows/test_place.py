@@ -76,6 +76,23 @@ async def test_many_orders_share_batches_and_fill_the_pools_in_turn(db: Database
     assert await desk.stall.wrong_books() == []
 
 
+async def test_a_dry_pool_refuses_by_a_look(db: Database) -> None:
+    """After a refusal no claim is written for who gets nothing; a place that is free again, or one's own, is given."""
+    desk = await _desk(db, "ax")
+    given = [await desk.give(n) for n in range(8)]
+    with pytest.raises(PoolExhausted):
+        await desk.give(8)
+    written = desk.placer.items
+    refused = await asyncio.gather(*(desk.give(n) for n in range(10, 20)), return_exceptions=True)
+    assert [getattr(one, "code", one) for one in refused] == ["pool_exhausted"] * 10
+    assert desk.placer.items == written
+    first = given[0]
+    await desk.stall.run("UPDATE line SET seat = NULL, state = 'released' WHERE id = $1", first.line_id)
+    await desk.stall.run("UPDATE place SET until = broker_now(), line_id = NULL WHERE line_id = $1", first.line_id)
+    again = await desk.give(30)
+    assert (again.pool.id, again.x_id) == (first.pool.id, first.x_id)
+
+
 async def test_what_was_given_is_what_is_stored(db: Database) -> None:
     """The winner's place is the row's; A and the call-back open where they are sealed."""
     desk = await _desk(db, "axe")

@@ -153,6 +153,30 @@ async def test_no_more_x_than_a_party_may_have(ax: Stall) -> None:
     assert await ax.outcomes(ax.want(_A)) == ["won"]
 
 
+async def test_a_sight_is_what_a_claim_would_find(ax: Stall) -> None:
+    """Read before anything is claimed: open, limit, exhausted, closed; who rests on a place of its own may come."""
+    everybody = [ax.want(_A, most=2), ax.want(_B), ax.want(_C, most=2)]
+
+    async def sighted() -> list[str]:
+        return [given.outcome for given in await places.sight(ax.db, everybody)]
+
+    assert await sighted() == ["open"] * 3
+    claims = [ax.want(_A, most=2), ax.want(_A, most=2), ax.want(_B), ax.want(_D)]
+    for claim in claims:
+        await ax.where(claim)
+    before = await ax.value("SELECT pg_current_wal_insert_lsn()::text")
+    assert await sighted() == ["limit", "exhausted", "exhausted"]
+    assert await ax.value("SELECT pg_current_wal_insert_lsn()::text") == before
+    await ax.leave(claims[2])
+    assert await sighted() == ["limit", "open", "exhausted"]
+    await ax.run("UPDATE place SET until = clock_timestamp() WHERE party_key = $1", _B)
+    assert await sighted() == ["limit", "open", "open"]
+    await ax.run("UPDATE x_number SET state = 'frozen'")
+    assert await sighted() == ["limit", "exhausted", "exhausted"]
+    await ax.run("UPDATE pool SET state = 'closed'")
+    assert await sighted() == ["closed"] * 3
+
+
 async def test_who_is_claiming_elsewhere_is_busy(ax: Stall, database_url: str) -> None:
     """While another claim of the same limited party is open, it is told to come back; others are not held up."""
     other = await asyncpg.connect(database_url)

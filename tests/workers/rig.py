@@ -98,6 +98,8 @@ class Instance:
     width: int
     make_platform: Callable[[App], Platform] | None
     periodic: list[Periodic] = field(default_factory=list)
+    #: Binds for which the platform had no X.
+    full: list[PlatformCall] = field(default_factory=list)
     drained: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +109,9 @@ class Instance:
         )
         make = self.make_platform or self._driver
         self.sender = Sender(self.db, lambda: self.known, make, timing=self.timing, width=self.width)
-        self.dispatcher = Dispatcher(self.db, self.sender, self.allocator, vault=self.vault, rest_s=lambda _: REST_S)
+        self.dispatcher = Dispatcher(
+            self.db, self.sender, self.allocator, vault=self.vault, rest_s=lambda _: REST_S, full=self.full.append
+        )
         self.periodic = [Periodic("keep", 0.2, self._keep), Periodic("stops", 0.2, self._heed_stops)]
         for service in self.periodic:
             service.start()

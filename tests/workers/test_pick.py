@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import Conflict
+from broker.domain.options import CallOptions
+from broker.errors import Conflict, PoolExhausted
 from broker.flows.calls import Active, Failed
+from broker.flows.picked import Unpicked
 from broker.platform.protocol import Answer, BindLine, Verdict
 from tests.emulator.support import Emulated
 from tests.workers.axyb import GONE, LOST, X1, X2, X3, FakeAxyb, axyb, bind_a, order_of, unpicked
@@ -234,6 +236,26 @@ async def test_refusals(seeded: str, emu: Emulated, answer: Answer, reason: str)
         assert isinstance(made.outcome, Failed)
         assert made.outcome.reason == reason
         assert await one.rows("SELECT 1 FROM line WHERE seat IS NOT NULL") == []
+        assert len(one.full) == (answer.verdict is Verdict.CAPACITY)
+
+
+async def test_a_full_pool_is_believed_for_a_moment(seeded: str, emu: Emulated) -> None:
+    """Whom the platform has just had no X for, the next one is refused without it; where any X will do, it is asked."""
+    fake = FakeAxyb(X1)
+    fake.script.append(lambda _: Answer(Verdict.CAPACITY, 403, "1012008"))
+    now = 1000.0
+    async with axyb(seeded, emu, fake) as one:
+        claims = Unpicked(one.db, one.vault, lease_s=one.timing.lease_s, boottime=lambda: now)
+        await bind_a(one, A)
+        claims.note_full(one.full[0])
+        now += 0.04
+        with pytest.raises(PoolExhausted):
+            await claims.allocate(order_of(one, A2), within_s=5)
+        assert await one.rows("SELECT 1 FROM binding WHERE state = 'pending'") == []
+        assert claims.refusals(one.full[0].pool_id) == {"full": 1}
+        relaxed = await claims.allocate(order_of(one, A2, options=CallOptions(relaxed=True)), within_s=5)
+        now += 0.02
+        assert (await claims.allocate(order_of(one, A), within_s=5)).pool.id == relaxed.pool.id
 
 
 async def test_an_x_that_our_books_have_still(seeded: str, emu: Emulated) -> None:
