@@ -42,7 +42,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, drift, idempotency, inbound, listing, peers, reach, registry
+from broker.store import bindings, calls, drift, failing, idempotency, inbound, listing, peers, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -62,8 +62,8 @@ log = structlog.get_logger()
 _SWEEP_SLICE = 500
 _COUNT_SLICE = 2000
 _HISTORY_AHEAD_WEEKS = 2
-#: Apps whose open differences are a metric.
-_DRIFT_APPS = 100
+#: Apps whose open differences and dead calls are metrics.
+_NAMED_APPS = 100
 
 
 class Worker:
@@ -211,6 +211,8 @@ class Worker:
             http_timeout_s=settings.platform_timeout_s,
             absence_s=settings.platform_absence_s,
             flow_pause_s=(settings.platform_flow_pause_s, settings.platform_flow_pause_s + 1.0),
+            dead_after_tries=settings.dead_after_tries,
+            dead_after_s=settings.dead_after_s,
         )
         return Sender(
             self._db,
@@ -296,6 +298,8 @@ class Worker:
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("audit", 1.0, self._audit),
             Periodic("drift", 15.0, self._count_drift),
+            Periodic("withdraw", 2.0, self._withdraw),
+            Periodic("dead_calls", 5.0, self._count_dead),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, self._tend_history),
@@ -360,10 +364,27 @@ class Worker:
 
     async def _count_drift(self) -> bool:
         counted = {(row["app_id"], row["kind"]): row["many"] for row in await drift.open_findings(self._db)}
-        for app in islice(self.registry().apps.values(), _DRIFT_APPS):
+        for app in islice(self.registry().apps.values(), _NAMED_APPS):
             for kind in Kind:
                 self._metrics.drift_open.labels(app.name, kind.value).set(counted.get((app.id, kind.value), 0))
         return False
+
+    async def _withdraw(self) -> bool:
+        """Withdraw pending binds whose clients have gone, where an app says so."""
+        if all(app.withdraw_after_s is None for app in self.registry().apps.values()):
+            return False
+        overdue = await failing.overdue(self._db, limit=_SWEEP_SLICE)
+        if overdue:
+            await bindings.release(self._db, overdue, reason="withdrawn", lease_s=0.0)
+            self._metrics.swept.labels("withdrawn").inc(len(overdue))
+            log.info("binds_withdrawn", bindings=len(overdue))
+        return len(overdue) >= _SWEEP_SLICE
+
+    async def _count_dead(self) -> bool:
+        counted = await failing.dead(self._db)
+        for app in islice(self.registry().apps.values(), _NAMED_APPS):
+            self._metrics.calls_dead.labels(app.name).set(counted.get(app.id, 0))
+        return await failing.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
 
     async def _release_abandoned(self) -> bool:
         for queue in self._allocator.abandoned:

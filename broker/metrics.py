@@ -123,6 +123,9 @@ class Metrics:
             "drift_found", "Differences between platform and books that an audit found.", "kind"
         )
         self.drift_open = _gauge("drift_open", "Differences that are open; should be 0.", "app", "kind", most=True)
+        self.calls_dead = _gauge(
+            "calls_dead", "Calls that kept failing and wait for an operator; should be 0.", "app", most=True
+        )
         self.audit_calls = _counter("audit_calls", "Calls to the platform that audits made.")
         self.picked = _counter("picked_numbers", "Numbers that the platform picked, by whose they were.", "owner")
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")

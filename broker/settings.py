@@ -68,6 +68,13 @@ class Settings(BaseModel):
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
         description="name of the address that the platform sees calls come from; the same on instances that share it",
     )
+    dead_after_tries: Annotated[
+        int, Field(ge=2, le=10_000, description="failures of a platform call while others are answered, ...")
+    ] = 20
+    dead_after_s: Annotated[
+        float,
+        Field(ge=0, le=604_800, description="... over at least so long: then it is dead until an operator decides"),
+    ] = 3600.0
     lease_s: Annotated[float, Field(ge=6, le=120)] = 8.0
     rescue_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
     sweep_interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0

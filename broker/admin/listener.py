@@ -78,11 +78,11 @@ def _endpoint(route: Route, lazy: _LazyDesk) -> Handler:
         if not all(name.isprintable() for name in request.match_info.values()):
             raise NotFound("There is nothing at this path.")
         desk = await lazy.desk()
-        caller = await _authorize(desk, presented)
+        caller, who = await _authorize(desk, presented)
         request["notes"] = {"caller": caller}
         body = await body_of(request, route.file or BODY_BYTES)
         if route.file is None:
-            asked = Asked(request.match_info, _json(body), request.query)
+            asked = Asked(request.match_info, _json(body), request.query, who=who)
         else:
             asked = Asked(request.match_info, {}, request.query, file=body)
         answer = await route.use(desk, asked)
@@ -108,13 +108,13 @@ def _presented(request: web.Request) -> str:
     return presented.strip()
 
 
-async def _authorize(desk: Desk, presented: str) -> str:
+async def _authorize(desk: Desk, presented: str) -> tuple[str, str]:
     row = await desk.db.fetchrow(statements("operate")["key_owner"], hash_key(presented))
     if row is None:
         raise _unauthorized()
     if _SCOPE not in row["scopes"]:
         raise Forbidden(f"This key lacks the scope '{_SCOPE}'.")
-    return str(row["caller"])
+    return str(row["caller"]), f"{row['app']}/{row['caller']} …{row['hint']}"
 
 
 def _unauthorized() -> Unauthorized:

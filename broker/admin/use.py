@@ -9,12 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, audit, callers, clearing, numbers, pools, rotation, tones
+from broker.flows.operate import apps, audit, callers, calls, clearing, numbers, pools, rotation, tones
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
     CallerChange,
+    CallFilter,
     Clear,
+    Discard,
     DriftPolicy,
     Given,
     Move,
@@ -28,6 +30,7 @@ from broker.flows.operate.fields import (
     PoolChange,
     Question,
     Rejection,
+    Retry,
     Staged,
     ToneFilter,
     Why,
@@ -44,12 +47,13 @@ class Import(Given):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: names in its path, its JSON body ({} when empty) or the file that it is, its query."""
+    """One request: names in its path, its JSON body ({} when empty) or the file that it is, its query, who sent it."""
 
     path: Mapping[str, str]
     body: object
     query: Mapping[str, str]
     file: bytes = b""
+    who: str = ""
 
 
 Use = Callable[[Desk, Asked], Awaitable[object]]
@@ -221,6 +225,26 @@ async def clear_number(desk: Desk, asked: Asked) -> object:
     """Every binding on it is being released; who asks again learns how far they are."""
     number = read(Clear, asked.body).number
     return await clearing.clear(desk, asked.path["app"], number, wait_s=0.0, told=lambda _over, _of: None)
+
+
+async def list_calls(desk: Desk, asked: Asked) -> object:
+    """Calls that keep failing."""
+    return await calls.every(desk, asked.path["app"], read(CallFilter, dict(asked.query)))
+
+
+async def explain_call(desk: Desk, asked: Asked) -> object:
+    """What was tried, what it blocks, what a retry or a discard would do."""
+    return await calls.explain(desk, asked.path["app"], asked.path["call"])
+
+
+async def retry_calls(desk: Desk, asked: Asked) -> object:
+    """Tried again by running instances."""
+    return await calls.retry(desk, asked.path["app"], read(Retry, asked.body).calls, who=asked.who)
+
+
+async def discard_calls(desk: Desk, asked: Asked) -> object:
+    """Given up without knowing what the platform holds."""
+    return await calls.discard(desk, asked.path["app"], read(Discard, asked.body), who=asked.who)
 
 
 async def list_tones(desk: Desk, asked: Asked) -> object:

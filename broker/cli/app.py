@@ -20,6 +20,7 @@ _NUMBERS: tuple[tuple[str, type[int | float]], ...] = (
     ("heat", int),
     ("requests_per_s", float),
     ("max_live_bindings", int),
+    ("withdraw_after_s", int),
 )
 _WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script", "owner")
 
@@ -87,6 +88,7 @@ def _profile(command: Any) -> Any:
             click.option("--retention-days", type=int, help="How long it is kept who was behind which X."),
             click.option("--requests-per-s", help="Requests a second of all callers together, or 'none'."),
             click.option("--max-live-bindings", help="Live bindings of all callers together, or 'none'."),
+            click.option("--withdraw-after-s", help="Binds that are pending so many seconds are withdrawn; or 'none'."),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),

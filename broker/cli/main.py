@@ -12,6 +12,7 @@ from broker.cli.app import app
 from broker.cli.audit import audit
 from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
+from broker.cli.calls import calls
 from broker.cli.completion import completion
 from broker.cli.importing import import_
 from broker.cli.numbers import numbers
@@ -145,5 +146,5 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
-for command in (app, audit, caller, import_, key, pool, numbers, tones, bindings, reach, completion):
+for command in (app, audit, caller, calls, import_, key, pool, numbers, tones, bindings, reach, completion):
     main.add_command(command)

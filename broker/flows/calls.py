@@ -12,6 +12,7 @@ from broker.domain.change import LineChange
 from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.store.calls import CallKey
+from broker.store.failing import Try
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,21 @@ class Changed:
 Settled = Active | Failed | Released | Changed
 
 
+@dataclass(slots=True)
+class Trouble:
+    """Failures of one call in this process's hands.
+
+    ``answers``: how often the platform had answered the app at the last of them; ``tries``: those not yet written down.
+    """
+
+    key: CallKey
+    answers: int
+    since: float = 0.0
+    count: int = 0
+    written_at: float | None = None
+    tries: list[Try] = field(default_factory=list)
+
+
 @dataclass(slots=True, eq=False)
 class PlatformCall:
     """One durable call while this process owns it.
@@ -58,7 +74,8 @@ class PlatformCall:
     None for a pair. ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the
     line's own roles. ``caller_id`` is whose share of the limit it takes; 0 = nobody's in particular.
     ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
-    ``unwanted``: the line is being released, so a bind or modify is not to be sent anew.
+    ``unwanted``: the line is being released, so a bind or modify is not to be sent anew. ``asked``: the interface
+    that was called last for it. ``trouble``: its failures, if its key is this one's.
     """
 
     key: CallKey
@@ -85,6 +102,8 @@ class PlatformCall:
     last_unknown_at: float = 0.0
     lost: bool = False
     unwanted: bool = False
+    asked: str = ""
+    trouble: Trouble | None = field(default=None, repr=False)
     done: asyncio.Future[Settled | None] | None = field(default=None, repr=False)
 
     @property

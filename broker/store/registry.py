@@ -54,6 +54,8 @@ class App:
     rebinds: bool = True
     requests_per_s: float | None = None
     max_live_bindings: int | None = None
+    #: A binding that is pending so long is withdrawn.
+    withdraw_after_s: int | None = None
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -236,6 +238,7 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         rebinds=row["rebinds"],
         requests_per_s=row["requests_per_s"],
         max_live_bindings=row["max_live_bindings"],
+        withdraw_after_s=row["withdraw_after_s"],
         accepted_secrets=secrets,
         tones=tones,
         own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -26,11 +27,12 @@ from broker.store import calls as store
 from broker.store.calls import Bound, BoundResult, Ended, Extension
 from broker.store.crypto import Vault
 from broker.store.database import Database, DatabaseAway
+from broker.workers.failing import crashed
 from broker.workers.lane import LaneShut
 from broker.workers.modify import Modifier, unbind_after
 from broker.workers.peers import PeerCaller
 from broker.workers.pick import Picker
-from broker.workers.sender import NotOurs, Sender, short
+from broker.workers.sender import CallDead, NotOurs, Sender, short
 
 log = structlog.get_logger()
 
@@ -43,6 +45,16 @@ _REFUSALS: Mapping[Verdict, str] = {
     Verdict.NOT_FOUND: "platform_refused",
     Verdict.CLOCK_SKEW: "platform_refused",
 }
+#: So many binds of an X get no answer while others of the app do, then another X is chosen.
+_MOST_UNKNOWNS: Final = 5
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """Binds of an X that got no answer; ``bound``: how many of the app had been confirmed before."""
+
+    bound: int
+    unknowns: int = 0
 
 
 class Dispatcher:
@@ -157,8 +169,23 @@ class Dispatcher:
         except DatabaseAway:
             # The lease runs out and whoever reaches the database first takes over.
             log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id))
-        except Exception:
+        except CallDead:
+            self._buried(call)
+        except Exception as error:
             log.exception("call_broken", op=call.op, line=str(call.line_id))
+            await self._crashed(call, error)
+
+    def _buried(self, call: PlatformCall) -> None:
+        log.error("call_dead", op=call.op, line=str(call.line_id), no=call.key.no)
+        if call.done is not None:
+            let_go(call.done)
+
+    async def _crashed(self, call: PlatformCall, error: Exception) -> None:
+        try:
+            if await crashed(self._db, call.key, call.asked or call.op, error, pause_s=self._timing.lease_s) == "dead":
+                self._buried(call)
+        except DatabaseAway:
+            log.warning("call_left_to_rescue", op=call.op, line=str(call.line_id))
 
     async def _story(self, call: PlatformCall) -> PlatformCall | None:
         """Carry it out by its operation; return what is to be sent next, if anything."""
@@ -180,6 +207,7 @@ class Dispatcher:
     async def _bind(self, call: PlatformCall) -> None:
         backoff = self._timing.first_backoff_s
         skew_fixed = False
+        doubt = _Doubt(self._sender.failing.bound(call.app_id))
         while True:
             if call.maybe_sent and (found := await self._find_ours(call)) is not None:
                 await self._adopt(call, found)
@@ -202,10 +230,22 @@ class Dispatcher:
             if answer.verdict is Verdict.WITHHELD:
                 await self._sender.extend(call)
                 continue
-            if answer.verdict is Verdict.UNKNOWN:
-                call.maybe_sent = True
-                call.last_unknown_at = boottime()
+            if answer.verdict is Verdict.UNKNOWN and await self._given_up(call, answer, doubt):
+                return
             backoff = await self._sender.back_off(call, answer, backoff)
+
+    async def _given_up(self, call: PlatformCall, answer: Answer, doubt: _Doubt) -> bool:
+        """Note a bind that got no answer; if others get theirs it is this X, and another one is chosen in the end."""
+        call.maybe_sent, call.last_unknown_at = True, boottime()
+        doubt.unknowns += 1
+        if doubt.unknowns < _MOST_UNKNOWNS or self._sender.failing.bound(call.app_id) == doubt.bound:
+            return False
+        found = await self._when_certain(call)
+        if found is not None:
+            await self._adopt(call, found)
+        else:
+            await self._choose_again(call, answer)
+        return True
 
     async def _decided(self, call: PlatformCall, answer: Answer) -> bool:
         """Act on an answer to a bind that decides something; False = try again later."""
@@ -328,12 +368,16 @@ class Dispatcher:
 
     async def _make_sure_absent(self, call: PlatformCall) -> bool:
         """Before an X is given up after an unknown bind: nothing of ours may be there, nor come late; True = it was."""
-        while (wait := call.last_unknown_at + self._timing.absence_s - boottime()) > 0:
-            await self._sender.pause(call, min(wait, self._timing.longest_backoff_s))
-        found = await self._find_ours(call)
+        found = await self._when_certain(call)
         if found is not None:
             await self._undo(call, found.subscription_id)
         return found is not None
+
+    async def _when_certain(self, call: PlatformCall) -> PlatformLine | None:
+        """Return what is there of ours, once nothing can come late any more."""
+        while (wait := call.last_unknown_at + self._timing.absence_s - boottime()) > 0:
+            await self._sender.pause(call, min(wait, self._timing.longest_backoff_s))
+        return await self._find_ours(call)
 
     async def _undo(self, call: PlatformCall, subscription_id: str) -> None:
         backoff = self._timing.first_backoff_s

@@ -12,10 +12,11 @@ from broker.domain.phone import PhoneNumber
 from broker.flows.calls import Dispatch, PlatformCall
 from broker.store import calls
 from broker.store.calls import ClaimedCall
-from broker.store.crypto import SealBroken, Vault
+from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.registry import Registry
 from broker.store.wanted import read_wanted
+from broker.workers.failing import crashed
 
 log = structlog.get_logger()
 
@@ -34,9 +35,13 @@ async def rescue(
             log.error("call_of_unknown_app", app_id=found.app_id, line=str(found.key.line_id))
             continue
         try:
-            dispatch.start(_call(found, vault, lease_until=asked_at + lease_s))
-        except SealBroken:
+            call = _call(found, vault, lease_until=asked_at + lease_s)
+        except Exception as error:
+            # Whatever is wrong with this one, the others of the slice are carried out.
             log.exception("call_unreadable", line=str(found.key.line_id))
+            await crashed(db, found.key, "read", error, pause_s=lease_s)
+        else:
+            dispatch.start(call)
     if orphans := sum(found.key.token > 1 for found in claimed):
         log.info("calls_rescued", calls=orphans)
     return len(claimed)

@@ -30,6 +30,7 @@ from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
 from broker.store.limits import Stop
 from broker.store.registry import App, Registry
+from broker.workers.failing import Failing
 from broker.workers.lane import Ask, Lane, LaneMoved, LaneShut
 from broker.workers.limiter import limiter_of
 
@@ -80,6 +81,10 @@ class NotOurs(Exception):
     """Somebody else owns the call now: drop it without a trace."""
 
 
+class CallDead(Exception):
+    """The call has kept failing: nobody tries it any more until an operator decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """All times of platform calls, in seconds."""
@@ -93,6 +98,8 @@ class Timing:
     conflict_bar_s: float = 86_400.0
     source_block_s: float = 1_800.0
     flow_pause_s: tuple[float, float] = (1.0, 2.0)
+    dead_after_tries: int = 20
+    dead_after_s: float = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class Sender:
             "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
         )
         self.timing = timing
+        self.failing = Failing(db, most=timing.dead_after_tries, patience_s=timing.dead_after_s)
         self.sent = 0
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -273,7 +281,7 @@ class Sender:
                     if time.monotonic() > use_by or left_s <= 0:
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
                     answer = await send(route.platform, self._count(use_by), left_s)
-                    return await self._took(route, answer)
+                    return await self._took(route, "query", answer)
             except TimeoutError:
                 return Answer(Verdict.WITHHELD, detail="no turn in time")
             except LaneShut:
@@ -303,8 +311,11 @@ class Sender:
                     if time.monotonic() > use_by:
                         # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
+                    if call.unwanted and call.op == interface == "bind":
+                        return Answer(Verdict.WITHHELD, detail="nobody wants it any more")
+                    call.asked = interface
                     answer = await send(route.platform, self._permit(call, use_by), self._time_to_answer(call))
-                    return await self._took(route, answer)
+                    return await self._took(route, interface, answer)
             except LaneMoved:
                 continue
 
@@ -335,9 +346,10 @@ class Sender:
     def _time_to_answer(self, call: PlatformCall) -> float:
         return min(self.timing.http_timeout_s, call.lease_until - boottime() - _MARGIN_S)
 
-    async def _took(self, route: _Route, answer: Answer) -> Answer:
+    async def _took(self, route: _Route, interface: str, answer: Answer) -> Answer:
         """Draw the lane's conclusions from an answer, before anybody else gets the turn."""
         crashpoint("after_answer")
+        self.failing.heard(route.app.id, interface, answer)
         if answer.verdict in _SIGNATURE_ACCEPTED:
             failed = route.lane.digest_failures
             route.lane.digest_passed()
@@ -410,9 +422,20 @@ class Sender:
     # -- keeping the call ------------------------------------------------------------------------------------------
 
     async def back_off(self, call: PlatformCall, answer: Answer, seconds: float) -> float:
-        """Wait about that long, keeping the call; return the next, longer wait."""
+        """Wait about that long, keeping the call; return the next, longer wait.
+
+        Raises:
+            CallDead: it has failed too often.
+            NotOurs: somebody else has taken it.
+        """
         log.warning("call_retried", op=call.op, verdict=answer.verdict.value, http=answer.http, code=answer.code)
-        await self.pause(call, seconds * random.uniform(0.8, 1.2), answer)  # noqa: S311 - jitter
+        match await self.failing.note(call, answer):
+            case "dead":
+                raise CallDead
+            case None:
+                raise NotOurs
+        wait_s = max(seconds, self.timing.operator_backoff_s if self.failing.hopeless(call) else 0.0)
+        await self.pause(call, wait_s * random.uniform(0.8, 1.2), answer)  # noqa: S311 - jitter
         return min(seconds * 2, self.timing.longest_backoff_s)
 
     async def pause(self, call: PlatformCall, seconds: float, answer: Answer | None = None) -> None:

@@ -20,6 +20,7 @@ from broker.log import scrubbed
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _AREA = re.compile(r"0[0-9]{2,3}")
 _NUMBER = re.compile(r"[+][0-9]{3,30}")
+_CALL = re.compile(r"[0-9a-f]{32}[.][1-9][0-9]{0,8}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 #: Range of a lifetime that ends. A year; the platform's own, where shorter, is another matter.
@@ -44,6 +45,12 @@ def _area(value: str) -> str:
 def _number(value: str) -> str:
     if _NUMBER.fullmatch(value) is None:
         raise ValueError("must be '+', country code and number, digits only, as +8617010000001")
+    return value
+
+
+def _call_id(value: str) -> str:
+    if _CALL.fullmatch(value) is None:
+        raise ValueError("must be a call's id: 32 characters of 0-9 and a-f, a point, and its number")
     return value
 
 
@@ -111,10 +118,12 @@ Heat = Annotated[int, Field(ge=1, le=100_000)]
 Note = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)]
 Script = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_lines)]
 Weight = Annotated[int, Field(ge=1, le=1000)]
+Withdrawal = Annotated[int, Field(ge=60, le=2_592_000)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
 Number = Annotated[str, AfterValidator(_number)]
+CallId = Annotated[str, AfterValidator(_call_id)]
 NumberState = Literal["open", "frozen", "draining", "suspended", "retired", "moved"]
 ToneState = Literal["draft", "submitted", "approved", "rejected"]
 
@@ -150,6 +159,7 @@ class Profile(Given):
     retention_days: Days = 90
     requests_per_s: Rate | None = None
     max_live_bindings: LiveBindings | None = None
+    withdraw_after_s: Withdrawal | None = None
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
@@ -249,6 +259,26 @@ class DriftPolicy(Given):
     differing: Literal["report", "repair"] | None = None
     every_s: Annotated[int, Field(ge=0, le=2_592_000)] | None = None
     caller: Name | None = None
+
+
+class CallFilter(Given):
+    """Which of the calls that keep failing to list."""
+
+    state: Literal["dead", "failing", "all"] = "dead"
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class Retry(Given):
+    """Dead calls to be tried again; all of the app's if none are named."""
+
+    calls: Annotated[list[CallId], Field(min_length=1, max_length=1000)] | None = None
+
+
+class Discard(Given):
+    """Dead calls to be given up, and why."""
+
+    calls: Annotated[list[CallId], Field(min_length=1, max_length=1000)]
+    reason: Reason
 
 
 class Clear(Given):

@@ -27,12 +27,20 @@ def story(
         )
     events += _rests(rests, lines[-1] if lines else None, numbers)
     events += [
-        _event(row["at"], row["what"], _AUDITED[row["what"]].format(who=row["who"]), who=row["who"]) for row in audited
+        _event(
+            row["at"], row["what"], _AUDITED[row["what"]].format(who=row["who"], reason=row["reason"]), who=row["who"]
+        )
+        for row in audited
     ]
     return sorted(events, key=lambda event: event["at"])
 
 
-_AUDITED = {"reveal": "{who} looked at the real numbers", "release": "{who} released it by hand"}
+_AUDITED = {
+    "reveal": "{who} looked at the real numbers",
+    "release": "{who} released it by hand",
+    "retry_call": "{who} had a dead call tried again",
+    "discard_call": "{who} gave up a dead call: {reason}",
+}
 
 
 def _line(binding: Row, line: Row, calls: Sequence[Row]) -> Iterable[Shown]:
@@ -62,6 +70,14 @@ def _call(call: Row) -> Iterable[Shown]:
     owners = f", owner {call['token']}" if call["token"] > 1 else ""
     answer = f", HTTP {call['http']}" if call["http"] is not None else ""
     answer += f", code {call['code']}" if call["code"] else ""
+    if call["state"] == "dead":
+        yield _event(
+            call["dead_at"] or call["created_at"], f"{call['op']}_dead",
+            f"{name} is dead after attempt {call['attempt']}{owners}{answer}: an operator must have it tried again or"
+            " give it up",
+            **same, **tries,
+        )  # fmt: skip
+        return
     if call["settled_at"] is None:
         yield _event(
             call["claimable_at"], f"{call['op']}_open",

@@ -34,6 +34,7 @@ ORDER BY l.id;
 -- name: calls
 SELECT c.line_id, c.no, c.op, c.state, c.token, c.attempt, c.created_at, c.settled_at, c.claimable_at, c.outcome,
        c.http, c.code,
+       (SELECT f.dead_at FROM failing_call AS f WHERE f.line_id = c.line_id AND f.no = c.no) AS dead_at,
        (SELECT array_agg(w.name ORDER BY w.name) FROM jsonb_object_keys(c.wanted) AS w (name) WHERE w.name <> 'before')
          AS wanted
 FROM platform_call AS c WHERE c.pool_id = $1 AND c.line_id = ANY ($2::uuid[]) ORDER BY c.line_id, c.no;
@@ -43,7 +44,7 @@ SELECT s.line_id, s.party_key, s.until FROM slot AS s
 WHERE s.pool_id = $1 AND s.party_key = ANY ($2::bigint[]) AND s.line_id = ANY ($3::uuid[]) AND s.until <> 'infinity';
 
 -- name: audited
-SELECT t.at, t.who, t.what FROM audit AS t WHERE t.pool_id = $1 AND t.binding_id = $2 ORDER BY t.id;
+SELECT t.at, t.who, t.what, t.reason FROM audit AS t WHERE t.pool_id = $1 AND t.binding_id = $2 ORDER BY t.id;
 
 -- name: audit
 INSERT INTO audit (at, who, what, pool_id, binding_id)
