@@ -13,12 +13,14 @@ from aiohttp import web
 from broker.api import parse
 from broker.api.context import Heard, Reply, Services
 from broker.api.reply import problem_reply
+from broker.api.shape import check_kept
 from broker.clock import boottime
 from broker.errors import Conflict, Invalid, Problem
 from broker.store.idempotency import Finish, KeyAsk, Stored
 
 Handler = Callable[[web.Request, Services, Heard], Awaitable[Reply]]
 
+_ACCEPTED = 202
 #: A twin may take over this long after the first request's deadline.
 _GRACE_S = 2.0
 
@@ -27,7 +29,7 @@ async def once(request: web.Request, services: Services, heard: Heard, handler: 
     """Run ``handler``, or answer from what an earlier request with the same key got.
 
     Raises:
-        Conflict: a twin is at work.
+        Conflict: a twin is at work, or what was accepted then has been withdrawn.
         Invalid: the key was used for another request.
     """
     text = parse.idempotency_key(request)
@@ -49,6 +51,8 @@ async def once(request: web.Request, services: Services, heard: Heard, handler: 
     if not state.same and state.token is None:
         raise Invalid("This Idempotency-Key was used for another request.", code="idempotency_key_reused")
     if state.stored is not None:
+        if state.stored.status == _ACCEPTED:
+            await check_kept(services, state.stored.location)
         return Reply(state.stored.status, state.stored.body, location=state.stored.location, replayed=True)
     if state.token is None:
         raise _in_progress()

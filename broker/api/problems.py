@@ -53,6 +53,8 @@ CODES: dict[str, str] = {
     "overloaded": "Too much is waiting. Nothing was accepted; try again after Retry-After.",
     "database_unavailable": "The database did not answer. Try again after Retry-After, with the same Idempotency-Key.",
     "change_in_progress": "The binding is being bound or changed at this moment. Try again after Retry-After.",
+    "withdrawn": "The binding was withdrawn before the platform had confirmed it: its client had gone. "
+    "Bind anew, with another Idempotency-Key.",
     "binding_ended": "The binding has ended, or is about to: it cannot be changed.",
     "call_over": "The call has ended, or there never was one with this session id in your app.",
     "recording_gone": "The platform has no such recording, or not any more: it keeps them for seven days.",
@@ -111,6 +113,7 @@ _OTHER = {
     "overloaded": 503,
     "database_unavailable": 503,
     "change_in_progress": 409,
+    "withdrawn": 409,
     "binding_ended": 409,
     "call_over": 404,
     "foreign_app": 404,

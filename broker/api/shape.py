@@ -12,7 +12,7 @@ import orjson
 
 from broker.api.context import Heard, Services
 from broker.clock import boottime
-from broker.domain.ids import public_id
+from broker.domain.ids import parse_public_id, public_id
 from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.party import Kind, kind_of
 from broker.domain.phone import PhoneNumber
@@ -82,10 +82,27 @@ async def bound_before(services: Services, heard: Heard, row: tuple[int, UUID]) 
     if binding is None:
         raise Unavailable("The binding of an earlier try cannot be read.", code="unavailable")
     binding_id = public_id(*row)
-    if binding.state == "failed":
+    if binding.state == "failed" or is_withdrawn(binding):
         raise _failed(Failed(binding.reason or "platform_refused"), binding_id)
     body = shape(binding, services.registry())
     return Bound(202 if binding.state == "pending" else 201, binding_id, body, etag(binding))
+
+
+def is_withdrawn(binding: Binding) -> bool:
+    """Tell of a binding that was ended before it was confirmed because its client had gone, or is being ended so."""
+    return binding.state in {"releasing", "released"} and binding.reason == "withdrawn"
+
+
+async def check_kept(services: Services, location: str | None) -> None:
+    """See that the binding of a kept 202 has not been withdrawn since.
+
+    Raises:
+        Conflict: it has.
+    """
+    row = parse_public_id((location or "").rpartition("/")[2])
+    binding = await services.show.submit(row) if row is not None else None
+    if binding is not None and is_withdrawn(binding):
+        raise _failed(Failed("withdrawn"), public_id(binding.pool_id, binding.id))
 
 
 def _failed(outcome: Failed, binding_id: str) -> Problem:

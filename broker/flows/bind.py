@@ -214,6 +214,8 @@ def problem_of(failed: Failed) -> Problem:
                 code="outcome_unknown",
                 extra=platform,
             )
+        case "withdrawn":
+            return Conflict("The binding was withdrawn before the platform had confirmed it.", code="withdrawn")
         case "pool_exhausted":
             return PoolExhausted(
                 "The platform refused the chosen X and no other may be given to this pair now.",

@@ -44,6 +44,8 @@ _MARGIN_S = 1.0
 _MOST_ATTEMPTS = 32_767
 #: What the queue adds to the lease of a call that waits in it, at most: renewing a long queue is work for nothing.
 _LONGEST_WAIT_LEASE_S = 20.0
+#: So long after a request's deadline nobody waits for its bind.
+_CLIENT_GONE_S = 30.0
 #: A search is in less of a hurry than any request that somebody waits for.
 _SEARCH_WAITS_S = 60.0
 
@@ -307,7 +309,7 @@ class Sender:
             )  # fmt: skip
             try:
                 async with route.lane.turn(ask) as use_by:
-                    await self._lease_to_send(call)
+                    await self._lease_to_send(call, may_be_withdrawn=route.app.withdraw_after_s is not None)
                     if time.monotonic() > use_by:
                         # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
@@ -333,14 +335,16 @@ class Sender:
 
         return still_ours
 
-    async def _lease_to_send(self, call: PlatformCall) -> None:
+    async def _lease_to_send(self, call: PlatformCall, *, may_be_withdrawn: bool) -> None:
         if call.lost:
             raise NotOurs
         once = call.op == "bind" and not call.x and call.attempt == 0
         if once:
             # It must not be sent twice: whoever takes it over must be able to tell that it may have been.
             call.attempt = 1
-        if once or boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
+        # Its client has gone: whether it is still wanted is looked up before it is sent, not after.
+        late = may_be_withdrawn and call.op == "bind" and boottime() > call.urgency + _CLIENT_GONE_S
+        if once or late or boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
             await self.extend(call)
 
     def _time_to_answer(self, call: PlatformCall) -> float:
