@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from broker.domain.ids import new_id
 from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
 from broker.flows.calls import PlatformCall
 from broker.flows.order import Allocated, BindOrder
+from broker.flows.pace import Pace
 from broker.flows.pool_memory import PoolMemory
 from broker.store import allocation, bindings, sharing
 from broker.store.allocation import BatchTorn, Claim, LockMode, LocksBusy, Rechoice
@@ -103,14 +104,12 @@ class Allocator:
         self._lease_s = lease_s
         self._boottime = boottime
         self._size = size
-        self._in_flight = in_flight
         self._queue_limit = queue_limit
         self._mode = mode
         self._queue: deque[_Item] = deque()
         self._parties: set[tuple[int, int]] = set()
         self._memory: dict[int, PoolMemory] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._woken = False
+        self._pace = Pace("allocate", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight)
         #: Claims that may or may not have been committed, and were answered "not now": to be released when found.
         #: With each: until when (boottime) to look for it.
         self.abandoned: deque[tuple[float, ReleaseAsk]] = deque(maxlen=queue_limit)
@@ -152,7 +151,7 @@ class Allocator:
             raise Unavailable("too many requests are waiting for a number", code="overloaded")
         until = asyncio.get_running_loop().time() + within_s
         self._queue.append(_Item(order, until, tell, gone, order.binding_id or new_id()))
-        self._wake()
+        self._pace.wake()
 
     async def pick(self, order: BindOrder, *, avoid: int = 0) -> Choice | None:
         """Return the X that the order would get in its first pool, reserving nothing; None = there is none."""
@@ -172,24 +171,12 @@ class Allocator:
         memory = self._memory.get(pool_id)
         return dict(memory.refusals) if memory is not None else {}
 
-    def _wake(self) -> None:
-        if not self._woken and len(self._tasks) < self._in_flight:
-            self._woken = True
-            asyncio.get_running_loop().call_soon(self._start)
-
-    def _start(self) -> None:
-        self._woken = False
-        while len(self._tasks) < self._in_flight and (batch := self._take()):
-            self.batches += 1
-            self.items += len(batch)
-            task = asyncio.create_task(self._work(batch), name="allocate")
-            self._tasks.add(task)
-            task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._queue:
-            self._wake()
+    def _begin(self) -> Coroutine[Any, Any, None] | None:
+        if not (batch := self._take()):
+            return None
+        self.batches += 1
+        self.items += len(batch)
+        return self._work(batch)
 
     def _take(self) -> list[_Item]:
         """Take queued items whose parties no running batch holds; an unlucky one goes alone."""
@@ -453,7 +440,7 @@ class Allocator:
     def _requeue(self, item: _Item) -> None:
         item.queued = True
         self._queue.append(item)
-        self._wake()
+        self._pace.wake()
 
     async def _reread(self, chosen: list[tuple[_Item, Claim]], asked_at: float) -> None:
         """The claim got no answer and may have been committed: look, or say 'not now'."""

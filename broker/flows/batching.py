@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, TypeVar
 
 import structlog
 
 from broker.errors import Unavailable
+from broker.flows.pace import Pace
 from broker.store.database import DatabaseAway
 
 log = structlog.get_logger()
@@ -19,9 +20,9 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Runs ``run(items) -> results`` (same order) on what has queued, never waiting for a batch to fill.
+    """Runs ``run(items) -> results`` (same order) on what has queued, when its :class:`~broker.flows.pace.Pace` says.
 
-    At most ``in_flight`` batches of at most ``size`` items run at once; over ``queue_limit`` waiting items a submit is
+    At most ``in_flight`` batches of at most ``size`` items run at once, a lone item at once; over ``queue_limit`` waiting items a submit is
     refused. Two items with the same ``distinct`` key never share a batch. A batch that fails for a reason of its own is
     split until the bad item stands alone, so one poisonous item harms no neighbour.
     """
@@ -40,12 +41,10 @@ class Batcher(Generic[T, R]):
         self._name = name
         self._run = run
         self._size = size
-        self._in_flight = in_flight
         self._queue_limit = queue_limit
         self._distinct = distinct
         self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._woken = False
+        self._pace = Pace(f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight)
         self.batches = 0
         self.items = 0
 
@@ -68,35 +67,14 @@ class Batcher(Generic[T, R]):
             raise Unavailable("too much is waiting for the database", code="overloaded")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
-        self._wake()
+        self._pace.wake()
         return future
 
-    def _wake(self) -> None:
-        if not self._woken and len(self._tasks) < self._in_flight:
-            # At the end of this turn of the loop: what arrives in the same turn shares the statement.
-            self._woken = True
-            asyncio.get_running_loop().call_soon(self._start)
-
-    def _start(self) -> None:
-        self._woken = False
-        while self._queue and len(self._tasks) < self._in_flight:
-            task = asyncio.create_task(self._work(), name=f"batch {self._name}")
-            self._tasks.add(task)
-            task.add_done_callback(self._finished)
-            if len(self._queue) <= self._size:
-                break
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._queue:
-            # Queued between the task's last look and its end.
-            self._wake()
-
-    async def _work(self) -> None:
-        while batch := self._take():
-            self.batches += 1
-            self.items += len(batch)
-            await self._execute(batch)
+    def _begin(self) -> Coroutine[Any, Any, None]:
+        batch = self._take()
+        self.batches += 1
+        self.items += len(batch)
+        return self._execute(batch)
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
         if self._distinct is None:

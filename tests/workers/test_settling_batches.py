@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from broker.flows import pace
 from broker.flows.batching import Batcher
 
 
 async def test_an_item_that_comes_as_the_last_batches_end_is_not_forgotten() -> None:
-    """Submitted in the turn of the loop in which all running batches end, an item still gets its statement."""
+    """Submitted in the turn of the loop in which the running batch ends, an item still gets its statement."""
     statements: list[asyncio.Future[None]] = []
 
     async def run(items: Sequence[int]) -> Sequence[int]:
@@ -29,15 +32,56 @@ async def test_an_item_that_comes_as_the_last_batches_end_is_not_forgotten() -> 
 
     first = asyncio.create_task(twice())
     await turns()
-    second = asyncio.create_task(batcher.submit(3))
-    await turns()
-    for statement in tuple(statements):
-        statement.set_result(None)
+    statements[0].set_result(None)
     await turns(20)
-    started = len(statements)
-    for statement in statements[2:]:
-        statement.set_result(None)
-    await turns(20)
-    first.cancel()
-    await asyncio.gather(first, second, return_exceptions=True)
-    assert started == 3
+    assert len(statements) == 2
+    statements[1].set_result(None)
+    await asyncio.wait_for(first, 10)
+
+
+async def test_who_waits_behind_a_slow_statement_gets_one_beside_it() -> None:
+    """What comes while a statement runs shares the next one; one that does not end keeps nobody waiting for good."""
+    batches: list[Sequence[int]] = []
+    held = asyncio.get_running_loop().create_future()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        batches.append(items)
+        if items[0] == 0:
+            await held
+        return items
+
+    batcher: Batcher[int, int] = Batcher("test", run, in_flight=2)
+    stuck = asyncio.create_task(batcher.submit(0))
+    while not batches:
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(asyncio.gather(*map(batcher.submit, (1, 2, 3))), 30) == [1, 2, 3]
+    assert batches == [[0], [1, 2, 3]]
+    held.set_result(None)
+    assert await stuck == 0
+
+
+async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch of many the next one waits until many have come, or a moment has passed; after a small one it does not."""
+    monkeypatch.setattr(pace, "GAP_S", 300.0)
+    batches: list[int] = []
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        batches.append(len(items))
+        return items
+
+    batcher: Batcher[int, int] = Batcher("test", run)
+
+    async def many(count: int) -> None:
+        await asyncio.gather(*map(batcher.submit, range(count)))
+
+    await many(1)
+    await many(30)
+    first = asyncio.create_task(many(20))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert batches == [1, 30]
+    await asyncio.wait_for(asyncio.gather(first, many(40)), 30)
+    assert batches == [1, 30, 60]
+    monkeypatch.setattr(pace, "GAP_S", 0.01)
+    await asyncio.wait_for(many(1), 30)
+    assert batches == [1, 30, 60, 1]

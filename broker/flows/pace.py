@@ -1,0 +1,93 @@
+"""When a batch begins: at once if none is under way, beside another one only if that is worth a statement of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+#: What queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
+PATIENCE_S = 0.1
+#: After a batch of so many the next one is worth a moment: until ``_FULL`` wait, or :data:`GAP_S` after the last began.
+_CROWD = 10
+_FULL = 50
+GAP_S = 0.025
+
+
+class Pace:
+    """Begins batches of what waits, at most ``in_flight`` at a time.
+
+    Load makes batches larger instead of more: what comes while one runs shares the next, and a crowd is given a moment
+    to gather. Nothing waits where there is no crowd. A whole batch of ``size`` goes beside the running one, and so does
+    what one keeps waiting for long.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        begin: Callable[[], Coroutine[Any, Any, None] | None],
+        waiting: Callable[[], int],
+        *,
+        size: int,
+        in_flight: int,
+    ) -> None:
+        """``begin()`` takes a batch off the queue and returns its work; None = nothing of it may run now."""
+        self._name = name
+        self._begin = begin
+        self._waiting = waiting
+        self._size = size
+        self._in_flight = in_flight
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = 0.0
+        self._woken = False
+        self._last = 0  # items of the last batch
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wake(self) -> None:
+        """Take in that something waits."""
+        if not self._woken and self._may_begin():
+            # At the end of this turn of the loop: what arrives in the same turn shares the batch.
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _may_begin(self) -> bool:
+        if len(self._tasks) >= self._in_flight:
+            return False
+        loop = asyncio.get_running_loop()
+        due = self._begun + self._pause_s()
+        if due <= loop.time():
+            return True
+        if self._timer is None or self._timer.when() > due:
+            self._forget_timer()
+            self._timer = loop.call_at(due, self._look_again)
+        return False
+
+    def _pause_s(self) -> float:
+        waiting = self._waiting()
+        if self._tasks:
+            return PATIENCE_S if waiting < self._size else 0.0
+        return GAP_S if self._last >= _CROWD and waiting < _FULL else 0.0
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_again(self) -> None:
+        self._timer = None
+        if self._waiting():
+            self.wake()
+
+    def _start(self) -> None:
+        self._woken = False
+        while (waiting := self._waiting()) and self._may_begin() and (work := self._begin()) is not None:
+            self._last = waiting - self._waiting()
+            self._begun = asyncio.get_running_loop().time()
+            task = asyncio.create_task(work, name=self._name)
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._waiting():
+            self.wake()
