@@ -22,9 +22,9 @@ R = TypeVar("R")
 class Batcher(Generic[T, R]):
     """Runs ``run(items) -> results`` (same order) on what has queued, when its :class:`~broker.flows.pace.Pace` says.
 
-    At most ``in_flight`` batches of at most ``size`` items run at once, a lone item at once; over ``queue_limit`` waiting items a submit is
-    refused. Two items with the same ``distinct`` key never share a batch. A batch that fails for a reason of its own is
-    split until the bad item stands alone, so one poisonous item harms no neighbour.
+    At most ``in_flight`` batches of at most ``size`` items run at once, a lone item at once; over ``queue_limit``
+    waiting items a submit is refused. Two items with the same ``distinct`` key never share a batch. A batch that fails
+    for a reason of its own is split until the bad item stands alone, so one poisonous item harms no neighbour.
     """
 
     def __init__(

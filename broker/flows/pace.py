@@ -1,4 +1,4 @@
-"""When a batch begins: at once if none is under way, beside another one only if that is worth a statement of its own."""
+"""When a batch begins: at once if nothing is under way; else it waits a moment for company."""
 
 from __future__ import annotations
 

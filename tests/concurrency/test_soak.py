@@ -118,17 +118,12 @@ def kill_a_worker(service: Service) -> int:
 
 def planted_reserve() -> Sequence[str]:
     """``reserve`` without its unique keys: rows go in whatever is there."""
-    text = (migrations_dir() / "0002_allocation.sql").read_text()
-    body = re.search(r"CREATE FUNCTION reserve\(.*?\n\$\$;", text, re.DOTALL)
+    text = (migrations_dir() / "0028_cost.sql").read_text()
+    body = re.search(r"CREATE OR REPLACE FUNCTION reserve\(.*?\n\$\$;", text, re.DOTALL)
     assert body is not None
-    changed, times = re.subn(
-        r"ON CONFLICT \(pool_id, party_key, x_id\) DO UPDATE.*?(?=\n\s+RETURNING)", "", body.group(), flags=re.DOTALL
-    )
+    changed, times = re.subn(r"WHERE NOT EXISTS \([^()]*OFFSET 0\)(?=\s+RETURNING slot)", "", body.group())
     assert times == 1
-    return (
-        "ALTER TABLE slot DROP CONSTRAINT slot_pkey; CREATE INDEX ON slot (pool_id, party_key, x_id)",
-        changed.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
-    )
+    return ("ALTER TABLE slot DROP CONSTRAINT slot_pkey; CREATE INDEX ON slot (pool_id, party_key, x_id)", changed)
 
 
 async def test_the_checker_finds_the_missing_key_and_locks() -> None:

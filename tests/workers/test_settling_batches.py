@@ -44,16 +44,18 @@ async def test_who_waits_behind_a_slow_statement_gets_one_beside_it() -> None:
     batches: list[Sequence[int]] = []
     held = asyncio.get_running_loop().create_future()
 
+    begun = asyncio.Event()
+
     async def run(items: Sequence[int]) -> Sequence[int]:
         batches.append(items)
+        begun.set()
         if items[0] == 0:
             await held
         return items
 
     batcher: Batcher[int, int] = Batcher("test", run, in_flight=2)
     stuck = asyncio.create_task(batcher.submit(0))
-    while not batches:
-        await asyncio.sleep(0)
+    await begun.wait()
     assert await asyncio.wait_for(asyncio.gather(*map(batcher.submit, (1, 2, 3))), 30) == [1, 2, 3]
     assert batches == [[0], [1, 2, 3]]
     held.set_result(None)
@@ -61,7 +63,7 @@ async def test_who_waits_behind_a_slow_statement_gets_one_beside_it() -> None:
 
 
 async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a batch of many the next one waits until many have come, or a moment has passed; after a small one it does not."""
+    """After a batch of many the next waits until many have come, or for a moment; after a small one it does not."""
     monkeypatch.setattr(pace, "GAP_S", 300.0)
     batches: list[int] = []
 
