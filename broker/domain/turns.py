@@ -22,12 +22,15 @@ class Kind(IntEnum):
     BIND = 0
     UNBIND = 1
     MODIFY = 2
-    QUERY = 3
-    AUDIT = 4
+    MOVE = 3
+    QUERY = 4
+    AUDIT = 5
 
 
 #: Of the turns, what a lane gets at least while it has somebody waiting; the rest goes by priority.
-KEPT = {Kind.BIND: 0.0, Kind.UNBIND: 0.15, Kind.MODIFY: 0.10, Kind.QUERY: 0.05, Kind.AUDIT: 0.02}
+KEPT = {
+    Kind.BIND: 0.0, Kind.UNBIND: 0.15, Kind.MODIFY: 0.10, Kind.MOVE: 0.10, Kind.QUERY: 0.05, Kind.AUDIT: 0.02,
+}  # fmt: skip
 
 #: How far, in turns of weight 1, a caller may be ahead of those who queue and still count as within its share.
 _LEEWAY = 2.0

@@ -76,6 +76,7 @@ class PlatformCall:
     ``urgency`` (boottime seconds, the requester's deadline) orders the lane. ``lost``: somebody else owns it now.
     ``unwanted``: the line is being released, so a bind or modify is not to be sent anew. ``asked``: the interface
     that was called last for it. ``trouble``: its failures, if its key is this one's.
+    ``moves``: nobody waits for this bind: its parties have an X, which they are to leave.
     """
 
     key: CallKey
@@ -104,6 +105,7 @@ class PlatformCall:
     unwanted: bool = False
     asked: str = ""
     trouble: Trouble | None = field(default=None, repr=False)
+    moves: bool = False
     done: asyncio.Future[Settled | None] | None = field(default=None, repr=False)
 
     @property

@@ -6,6 +6,7 @@ What cannot be decided here is left to the lease: another instance takes the cal
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from broker.flows.allocators import Allocators
 from broker.flows.batching import Batcher
 from broker.flows.bind import let_go
 from broker.flows.calls import Active, Failed, PlatformCall, Released
+from broker.flows.number_status import heed_refusal
 from broker.platform.protocol import Answer, PlatformLine, Verdict
 from broker.store import calls as store
 from broker.store.calls import Bound, BoundResult, Ended, Extension
@@ -254,7 +256,10 @@ class Dispatcher:
                 await self._confirmed(call, answer)
             case Verdict.CONFLICT:
                 await self._conflict(call, answer)
-            case Verdict.CAPACITY | Verdict.NUMBER_REFUSED:
+            case Verdict.CAPACITY:
+                await self._choose_again(call, answer)
+            case Verdict.NUMBER_REFUSED:
+                await self._refused(call, answer)
                 await self._choose_again(call, answer)
             case verdict if verdict in _REFUSALS:
                 await self._fail(call, Failed(_REFUSALS[verdict], answer.detail), answer)
@@ -317,6 +322,12 @@ class Dispatcher:
         # The platform knows a binding that we do not: somebody may be reachable there now. Leave that X alone.
         log.error("bind_conflict", pool=call.pool_id, x_id=call.x_id, code=answer.code)
         await self._choose_again(call, answer, bar_s=self._timing.conflict_bar_s)
+
+    async def _refused(self, call: PlatformCall, answer: Answer) -> None:
+        """Take in what a refusal says of the X itself; nothing of the call hangs on it."""
+        if call.x_id is not None and answer.code is not None:
+            with contextlib.suppress(DatabaseAway):
+                await heed_refusal(self._db, answer.code, (call.pool_id, call.x_id), (call.a_key, call.b_key))
 
     async def _choose_again(self, call: PlatformCall, answer: Answer, bar_s: float = 60.0) -> None:
         if call.maybe_sent:

@@ -23,6 +23,7 @@ from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
+from broker.flows.number_status import heed_account
 from broker.platform.protocol import Answer, BindLine, BindPeer, Direction, ModifyLine, Permit, Platform, Verdict
 from broker.store import calls as store
 from broker.store import limits
@@ -304,7 +305,7 @@ class Sender:
         while True:
             route = self._route(call.app_id)
             ask = Ask(
-                call.urgency if urgency is None else urgency, _LANES[call.op], call.caller_id,
+                call.urgency if urgency is None else urgency, Kind.MOVE if call.moves else _LANES[call.op], call.caller_id,
                 self._weight(call.caller_id), interface,
             )  # fmt: skip
             try:
@@ -359,6 +360,8 @@ class Sender:
             route.lane.digest_passed()
             if failed:
                 await self._tell(limits.digest_passed(self._db, route.app.id, route.app.access))
+            if answer.verdict is Verdict.APP_SUSPENDED:
+                await self._tell(heed_account(self._db, answer.code, route.app.id))
         elif answer.verdict in _STOPPING:
             await self._stop(route, answer.verdict)
         elif answer.verdict is Verdict.CLOCK_SKEW and answer.date_skew_s is not None:
