@@ -52,6 +52,7 @@ from broker.store.registry import App, Registry
 from broker.store.statements import statements
 from broker.workers.audit import Auditor
 from broker.workers.dispatch import Dispatcher
+from broker.workers.evacuate import Evacuator, Times
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
 from broker.workers.sender import Sender, Timing
@@ -119,6 +120,18 @@ class Worker:
             every_s=settings.audit_interval_s,
             share=settings.audit_share,
             per_s=settings.audit_rate,
+        )
+        self._evacuator = Evacuator(
+            self._db,
+            self._vault,
+            self.registry,
+            self._allocator,
+            self._dispatcher,
+            times=Times(
+                lease_s=settings.lease_s,
+                overlap_s=settings.evacuation_overlap_s,
+                retry_s=settings.evacuation_retry_s,
+            ),
         )
         self._asking = Asking(self._db, sender, self._dispatcher)
         counted = Counted(
@@ -297,6 +310,7 @@ class Worker:
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("audit", 1.0, self._audit),
+            Periodic("evacuation", 0.5, self._evacuator.look),
             Periodic("drift", 15.0, self._count_drift),
             Periodic("withdraw", 2.0, self._withdraw),
             Periodic("dead_calls", 5.0, self._count_dead),

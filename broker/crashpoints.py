@@ -18,6 +18,7 @@ PLACES = (
     "after_outcome",
     "mid_drain",
     "in_audit",
+    "in_evacuation",
 )
 
 

@@ -85,6 +85,12 @@ class Settings(BaseModel):
     ] = 3600
     audit_share: Annotated[float, Field(gt=0, le=1, description="of an app's limit")] = 0.1
     audit_rate: Annotated[float, Field(gt=0, le=1000, description="calls a second where an app has no limit")] = 10.0
+    evacuation_overlap_s: Annotated[
+        float, Field(ge=0, le=3600, description="how long a moved binding's old X still reaches its parties")
+    ] = 30.0
+    evacuation_retry_s: Annotated[
+        float, Field(ge=0.1, le=3600, description="until a line that could not be moved is tried again")
+    ] = 30.0
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[

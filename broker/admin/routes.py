@@ -68,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _APP + "/calls/{call:[^/:]+}", use.explain_call),
     Route("POST", _APP + "/calls:retry", use.retry_calls),
     Route("POST", _APP + "/calls:discard", use.discard_calls),
+    Route("GET", _APP + "/evacuations", use.show_evacuations),
     Route("GET", _APP + "/tones", use.list_tones),
     Route("GET", _TONE, use.show_tone),
     Route("PUT", _TONE, use.add_tone, file=MOST_SOURCE_BYTES),

@@ -9,15 +9,17 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, audit, callers, calls, clearing, numbers, pools, rotation, tones
+from broker.flows.operate import apps, audit, callers, calls, clearing, evacuation, numbers, pools, rotation, tones
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
     CallerChange,
     CallFilter,
     Clear,
+    Closing,
     Discard,
     DriftPolicy,
+    Evacuated,
     Given,
     Move,
     NewApp,
@@ -198,7 +200,7 @@ async def import_numbers(desk: Desk, asked: Asked) -> object:
 
 async def freeze_numbers(desk: Desk, asked: Asked) -> object:
     """Handed out no more; lines live on."""
-    return await numbers.freeze(desk, asked.path["app"], read(Numbers, asked.body))
+    return await numbers.freeze(desk, asked.path["app"], read(Closing, asked.body))
 
 
 async def open_numbers(desk: Desk, asked: Asked) -> object:
@@ -208,7 +210,7 @@ async def open_numbers(desk: Desk, asked: Asked) -> object:
 
 async def drain_numbers(desk: Desk, asked: Asked) -> object:
     """On their way out."""
-    return await numbers.drain(desk, asked.path["app"], read(Numbers, asked.body))
+    return await numbers.drain(desk, asked.path["app"], read(Closing, asked.body))
 
 
 async def retire_numbers(desk: Desk, asked: Asked) -> object:
@@ -219,6 +221,12 @@ async def retire_numbers(desk: Desk, asked: Asked) -> object:
 async def move_number(desk: Desk, asked: Asked) -> object:
     """In another pool."""
     return await numbers.move(desk, asked.path["app"], read(Move, asked.body))
+
+
+async def show_evacuations(desk: Desk, asked: Asked) -> object:
+    """How far the bindings of numbers have moved: all that move, or the newest of ``?number=``."""
+    wanted = read(Evacuated, dict(asked.query))
+    return await evacuation.progress(desk, asked.path["app"], wanted.number)
 
 
 async def clear_number(desk: Desk, asked: Asked) -> object:

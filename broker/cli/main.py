@@ -14,6 +14,7 @@ from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
 from broker.cli.calls import calls
 from broker.cli.completion import completion
+from broker.cli.evacuation import evacuation
 from broker.cli.importing import import_
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
@@ -146,5 +147,6 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
+numbers.add_command(evacuation)
 for command in (app, audit, caller, calls, import_, key, pool, numbers, tones, bindings, reach, completion):
     main.add_command(command)

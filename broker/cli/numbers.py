@@ -11,7 +11,12 @@ import click
 
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
-_LIST = ("number", "pool", "area_code", "state", "live_lines", "resting_until", "releasable", "carrier", "rent")
+_LIST = (
+    "number", "pool", "area_code", "state", "state_reason", "state_since", "live_lines", "evacuation", "resting_until",
+    "releasable", "carrier", "rent",
+)  # fmt: skip
+#: What takes numbers out of choice, and so may have their bindings move.
+_CLOSES = frozenset({"freeze", "drain"})
 
 
 @click.group()
@@ -19,7 +24,8 @@ def numbers() -> None:
     r"""X numbers: import, freeze, open, drain, retire, move, clear.
 
     A frozen number is handed out no more and keeps its lines. A draining one leaves for good: `list` says `releasable`
-    once no line lives on it and no rest remains; `retire` then notes that it was given back.
+    once no line lives on it and no rest remains; `retire` then notes that it was given back. With --evacuate, what is
+    bound on a number moves to others: the new one first, then the end of the old one.
 
     \b
     Examples:
@@ -27,6 +33,8 @@ def numbers() -> None:
       broker numbers drain +8617010000001 +8617010000002 --app food
       broker numbers list --state draining --app food
       broker numbers clear +8617010000001 --app food
+      broker numbers freeze +8617010000001 --evacuate --reason "on a spam list" --app food
+      broker numbers evacuation +8617010000001 --watch --app food
     """
 
 
@@ -149,10 +157,17 @@ def _mover(name: str, words: str, question: str | None) -> None:
     """Add a command that moves numbers into another state; ``question`` is asked first."""
 
     def move(
-        listed: tuple[str, ...], reason: str | None, app: str | None, state_dir: str | None, as_json: bool, yes: bool
+        listed: tuple[str, ...],
+        reason: str | None,
+        app: str | None,
+        state_dir: str | None,
+        as_json: bool,
+        yes: bool,
+        *,
+        evacuate: bool = False,
     ) -> None:
         from broker.flows.operate import numbers as flow
-        from broker.flows.operate.fields import Numbers, read
+        from broker.flows.operate.fields import Closing, Numbers, read
 
         flows: dict[str, Callable[..., Any]] = {
             "freeze": flow.freeze,
@@ -164,12 +179,15 @@ def _mover(name: str, words: str, question: str | None) -> None:
             confirm(question, yes=yes)
 
         async def job(desk: Any) -> Any:
-            wanted = read(Numbers, {"numbers": list(listed), "reason": reason})
+            given = {"numbers": list(listed), "reason": reason}
+            wanted = read(Closing, given | {"evacuate": evacuate}) if name in _CLOSES else read(Numbers, given)
             return await flows[name](desk, await the_app(desk, app), wanted)
 
         tell(work(state_dir, job), as_json=as_json, columns=_LIST)
 
     command = with_yes(with_app(with_state_dir(with_json(move))))
+    if name in _CLOSES:
+        command = click.option("--evacuate", is_flag=True, help="Move what is bound on them to other numbers.")(command)
     command = click.option("--reason", help="For people who look later.")(command)
     command = click.argument("listed", metavar="NUMBER...", nargs=-1, required=True)(command)
     numbers.command(name, help=words)(command)

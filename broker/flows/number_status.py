@@ -43,7 +43,8 @@ async def apply_number_status(
 
     ``created`` is the Created of the push's signature, with a time zone; ``cause`` is empty where there was none. What
     follows is decided on all statuses of the number (:func:`broker.domain.number_status.standing`), unless an operator
-    or a result code has closed it. A number that refuses calls is evacuated, whoever closed it. Emits ``number.status``.
+    or a result code has closed it. A number that refuses calls is evacuated, whoever closed it. The event
+    ``number.status`` is emitted.
 
     Raises:
         DatabaseAway: it may have been kept or not: apply it again.
@@ -70,8 +71,8 @@ async def apply_number_status(
 async def heed_refusal(db: Database, code: str, x: tuple[int, int], parties: tuple[int, int | None]) -> None:
     """Close the X that a bind was refused for, if the result code says that it is the X; only an operator opens it.
 
-    ``parties``: the keys of A and B. Of a blacklisted number the code does not say whether it is the X or a party: it is
-    the X once pairs without a common party were refused on it, and on no other.
+    ``parties``: the keys of A and B. Of a blacklisted number the code does not say whether it is the X or a party: it
+    is the X once pairs without a common party were refused on it, and on no other.
 
     Raises:
         DatabaseAway: nothing may have been done.

@@ -261,8 +261,8 @@ class Placer:
     def _of(self, pool: Pool) -> _Memory:
         return self._memory.setdefault(pool.id, _Memory())
 
-    def _prefix(self, pool: Pool) -> int | None:
-        """How many X the pool needs; None where they are given out by extensions."""
+    def prefix(self, pool: Pool) -> int | None:
+        """Return how many X the pool needs; None where they are given out by extensions."""
         return None if "extension" in MODES[pool.app.mode].binds else self._of(pool).prefix.length(time.monotonic())
 
     def _learn(self, pool: Pool, first_fit: int | None) -> None:
@@ -273,7 +273,7 @@ class Placer:
         return PlaceClaim(
             most=order.mode.x_per_party,
             pool_id=pool.id,
-            prefix=self._prefix(pool),
+            prefix=self.prefix(pool),
             asked=order.extension,
             app_id=order.app.id,
             caller_id=order.caller_id,
@@ -320,7 +320,7 @@ class Placer:
             asked_at = self._boottime()
             item = PlaceRechoice(
                 pool_id=pool.id, old_line=call.line_id, no=call.key.no, token=call.key.token, bar_s=bar_s,
-                outcome=outcome, http=http, code=code, prefix=self._prefix(pool), line_id=line_id,
+                outcome=outcome, http=http, code=code, prefix=self.prefix(pool), line_id=line_id,
                 a_sealed=self._vault.seal("line", "a", pool.id, line_id, call.a.reveal()),
                 callback_sealed=self._sealed_callback(pool.id, line_id, call.callback),
             )  # fmt: skip

@@ -45,7 +45,9 @@ async def known(db: Database, x: X) -> Known:
     )  # fmt: skip
 
 
-async def turn(db: Database, x: X, to: Standing, *, by: str, told: Mapping[str, object], count: int | None = None) -> bool:
+async def turn(
+    db: Database, x: X, to: Standing, *, by: str, told: Mapping[str, object], count: int | None = None
+) -> bool:
     """Close or open the X, unless somebody else closed it or (``count``) more has been said; whether it was done."""
     row = await db.fetchrow(
         statements("number_status")["turn"], *x, count, to.state, by, to.reason, orjson.dumps(dict(told)).decode()

@@ -304,9 +304,10 @@ class Sender:
     async def _send(self, call: PlatformCall, send: Send, interface: str, *, urgency: float | None = None) -> Answer:
         while True:
             route = self._route(call.app_id)
+            kind = Kind.MOVE if call.moves else _LANES[call.op]
             ask = Ask(
-                call.urgency if urgency is None else urgency, Kind.MOVE if call.moves else _LANES[call.op], call.caller_id,
-                self._weight(call.caller_id), interface,
+                call.urgency if urgency is None else urgency, kind, call.caller_id, self._weight(call.caller_id),
+                interface,
             )  # fmt: skip
             try:
                 async with route.lane.turn(ask) as use_by:

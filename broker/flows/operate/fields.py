@@ -244,6 +244,12 @@ class Numbers(Given):
     reason: Reason | None = None
 
 
+class Closing(Numbers):
+    """Numbers to be handed out no more; ``evacuate``: what is bound on them moves to others."""
+
+    evacuate: bool = False
+
+
 class Move(Given):
     """A number and the pool that it goes to."""
 
@@ -295,6 +301,12 @@ class ImportLine(Given):
     area_code: Area | None = None
     carrier: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)] | None = None
     rent: Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, strict=False)] | None = None
+
+
+class Evacuated(Given):
+    """Of which number the evacuation is to be shown; null: all that are under way."""
+
+    number: Number | None = None
 
 
 class NumberFilter(Given):

@@ -17,8 +17,9 @@ import asyncpg
 from pydantic import ValidationError
 
 from broker.errors import Conflict, FieldError, Invalid
+from broker.flows.operate import evacuation
 from broker.flows.operate.desk import Desk, Shown, app_id, shown
-from broker.flows.operate.fields import ImportLine, Move, NumberFilter, Numbers, mistakes
+from broker.flows.operate.fields import Closing, ImportLine, Move, NumberFilter, Numbers, mistakes
 from broker.store.statements import statements
 
 #: From which states a number may come into another one.
@@ -39,9 +40,13 @@ async def every(desk: Desk, app: str, wanted: NumberFilter) -> list[Shown]:
     )
 
 
-async def freeze(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
-    """Hand the numbers out no more; their lines live on."""
-    return await _turn(desk, app, wanted, "frozen")
+async def freeze(desk: Desk, app: str, wanted: Closing) -> list[Shown]:
+    """Hand the numbers out no more; their lines live on, there or on other numbers.
+
+    Raises:
+        Conflict: they are to be evacuated, but the platform picks the X of this mode.
+    """
+    return await _close(desk, app, wanted, "frozen")
 
 
 async def reopen(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
@@ -49,9 +54,13 @@ async def reopen(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
     return await _turn(desk, app, wanted, "open")
 
 
-async def drain(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
-    """Take the numbers out of choice for good; each is reported releasable once it is free."""
-    return await _turn(desk, app, wanted, "draining")
+async def drain(desk: Desk, app: str, wanted: Closing) -> list[Shown]:
+    """Take the numbers out of choice for good; each is reported releasable once it is free.
+
+    Raises:
+        Conflict: they are to be evacuated, but the platform picks the X of this mode.
+    """
+    return await _close(desk, app, wanted, "draining")
 
 
 async def retire(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
@@ -201,6 +210,17 @@ async def _store(desk: Desk, lines: Sequence[ImportLine], pools: dict[str, Any])
     except asyncpg.CheckViolationError:
         raise Conflict("A pool holds at most 100,000 numbers: nothing was imported.") from None
     return [(row["ord"] - 1, row["outcome"]) for row in rows]
+
+
+async def _close(desk: Desk, app: str, wanted: Closing, state: str) -> list[Shown]:
+    owner = await app_id(desk, app)
+    if wanted.evacuate:
+        await evacuation.check(desk, owner)
+    listed = await _turn(desk, app, wanted, state)
+    if not wanted.evacuate:
+        return listed
+    await evacuation.begin(desk, owner, wanted.numbers, wanted.reason)
+    return await _listed(desk, owner, wanted.numbers)
 
 
 async def _turn(desk: Desk, app: str, wanted: Numbers, state: str) -> list[Shown]:

@@ -5,7 +5,7 @@ SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, bind_rate, unbin
        query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, requests_per_s, max_live_bindings, withdraw_after_s, event_url, cdr_url, sms_url, channel, industry, call_script,
        CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
          AS second_secret,
-       state, state_reason, created_at
+       state, state_reason, state_since, created_at
 FROM app WHERE $1::text IS NULL OR name = $1 ORDER BY name;
 
 -- name: app_id
@@ -52,7 +52,7 @@ WHERE name = $1 AND (next_secret_sealed IS NOT NULL OR previous_secret_sealed IS
 RETURNING id;
 
 -- name: set_app_state
-UPDATE app SET state = $2, state_reason = $3 WHERE name = $1 RETURNING id;
+UPDATE app SET state = $2, state_reason = $3, state_since = statement_timestamp() WHERE name = $1 RETURNING id;
 
 -- name: callers
 SELECT c.name, c.weight, c.requests_per_s, c.max_live_bindings, c.created_at,
@@ -105,13 +105,16 @@ WHERE k.key_hash = $1 AND k.revoked_at IS NULL;
 -- Of a pool of pairs there are no places. places_per_x is what its settings leave of places_per_x_unsafe.
 WITH found AS MATERIALIZED (
   SELECT p.id, p.name, p.area_code, p.state, p.routing, p.typo_safe, p.created_at, count(x.number) AS numbers,
-         count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers, cardinality(places_of_pool(p.id)) AS per_x,
+         count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers,
+         count(x.number) FILTER (WHERE x.state = 'frozen') AS frozen_numbers,
+         count(x.number) FILTER (WHERE x.state = 'suspended') AS suspended_numbers, cardinality(places_of_pool(p.id)) AS per_x,
          least(a.extensions_per_x, (10 ^ a.extension_digits)::integer - 1) AS unsafe
   FROM pool AS p JOIN app AS a ON a.id = p.app_id LEFT JOIN x_number AS x ON x.pool_id = p.id AND x.state <> 'moved'
   WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2)
   GROUP BY p.id, a.id
 )
-SELECT f.name, f.area_code, f.state, f.routing, f.typo_safe, f.created_at, f.numbers, f.open_numbers,
+SELECT f.name, f.area_code, f.state, f.routing, f.typo_safe, f.created_at, f.numbers, f.open_numbers, f.frozen_numbers,
+       f.suspended_numbers,
        nullif(f.per_x, 0) AS places_per_x, CASE WHEN f.typo_safe AND f.per_x > 0 THEN f.unsafe END AS places_per_x_unsafe,
        c.held + c.resting + c.free AS places, c.held, c.resting, c.free
 FROM found AS f
@@ -138,7 +141,8 @@ UPDATE pool SET state = $3 WHERE app_id = $1 AND name = $2 RETURNING id;
 
 -- name: numbers
 WITH picked AS MATERIALIZED (
-  SELECT x.pool_id, x.x_id, x.number, p.name AS pool, p.area_code, x.state, x.state_reason, x.state_since, x.carrier, x.rent
+  SELECT x.pool_id, x.x_id, x.number, p.name AS pool, p.area_code, x.state, x.state_reason, x.state_since, x.closed_by,
+         x.platform_status, x.platform_status_at, x.carrier, x.rent
   FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
   WHERE p.app_id = $1 AND ($2::text IS NULL OR p.name = $2) AND CASE WHEN $3::text IS NULL THEN x.state <> 'moved' ELSE x.state = $3 END
     AND ($4::text[] IS NULL OR x.number = ANY ($4))
@@ -158,7 +162,10 @@ counted AS (
   FROM picked AS q LEFT JOIN resting AS r ON r.pool_id = q.pool_id AND r.x_id = q.x_id AND q.state = 'draining'
 ),
 dated AS (SELECT broker_now() AS at)
-SELECT c.number, c.pool, c.area_code, c.state, c.state_reason, c.state_since, c.carrier, c.rent::text AS rent, c.live_lines,
+SELECT c.number, c.pool, c.area_code, c.state, c.state_reason, c.state_since, c.closed_by, c.platform_status,
+       c.platform_status_at, (
+         SELECT e.state FROM evacuation AS e WHERE e.pool_id = c.pool_id AND e.x_id = c.x_id) AS evacuation,
+       c.carrier, c.rent::text AS rent, c.live_lines,
        CASE WHEN c.until > d.at THEN c.until END AS resting_until,
        c.state = 'draining' AND c.live_lines = 0 AND (c.until IS NULL OR c.until <= d.at)
          AND c.state_since <= statement_timestamp() - interval '10 seconds' AS releasable
@@ -166,9 +173,14 @@ FROM counted AS c CROSS JOIN dated AS d
 ORDER BY c.pool, c.x_id;
 
 -- name: set_number_state
-UPDATE x_number AS x SET state = $3, state_reason = $4, state_since = statement_timestamp()
+-- One that the platform has closed in this very way becomes the operator's: what the platform says later does not open it.
+UPDATE x_number AS x
+SET state = $3, state_reason = $4, state_since = CASE WHEN x.state <> $3 THEN statement_timestamp() ELSE x.state_since END,
+    closed_by = CASE WHEN $3 <> 'open' THEN 'operator' END,
+    opened_at = CASE WHEN $3 = 'open' THEN clock_timestamp() ELSE x.opened_at END
 FROM pool AS p
-WHERE p.id = x.pool_id AND p.app_id = $1 AND x.number = ANY ($2::text[]) AND x.state = ANY ($5::text[]) AND x.state <> $3
+WHERE p.id = x.pool_id AND p.app_id = $1 AND x.number = ANY ($2::text[])
+  AND ((x.state = ANY ($5::text[]) AND x.state <> $3) OR (x.state = $3 AND x.closed_by <> 'operator'))
 RETURNING x.number;
 
 -- name: retire_numbers
@@ -258,19 +270,20 @@ WITH due AS MATERIALIZED (
 gone AS (
   UPDATE x_number AS x SET state = 'moved', state_since = statement_timestamp()
   FROM due WHERE x.pool_id = due.pool_id AND x.x_id = due.x_id
-  RETURNING x.number, due.state, x.state_reason, x.carrier, x.rent
+  RETURNING x.number, due.state, x.state_reason, x.carrier, x.rent, x.closed_by
 ),
 back AS (
   UPDATE x_number AS o
-  SET state = g.state, state_reason = g.state_reason, state_since = statement_timestamp(), carrier = g.carrier, rent = g.rent
+  SET state = g.state, state_reason = g.state_reason, state_since = statement_timestamp(), carrier = g.carrier, rent = g.rent,
+      closed_by = g.closed_by
   FROM gone AS g WHERE o.pool_id = $3 AND o.number = g.number
   RETURNING o.number
 ),
 -- As with imports: who wants the same position at the same time fails whole.
 added AS (
-  INSERT INTO x_number (pool_id, x_id, number, state, state_reason, carrier, rent)
+  INSERT INTO x_number (pool_id, x_id, number, state, state_reason, carrier, rent, closed_by)
   SELECT $3, (SELECT coalesce(max(o.x_id) + 1, 0) FROM x_number AS o WHERE o.pool_id = $3),
-         g.number, g.state, g.state_reason, g.carrier, g.rent
+         g.number, g.state, g.state_reason, g.carrier, g.rent, g.closed_by
   FROM gone AS g WHERE NOT EXISTS (SELECT FROM x_number AS o WHERE o.pool_id = $3 AND o.number = g.number)
   RETURNING number
 )
