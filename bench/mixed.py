@@ -109,6 +109,10 @@ class Mixed:
                 *(self._placer(console, groups, next(chances)) for _ in range(self.placers)),
             )
 
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._end = now()
+
     @property
     def _working(self) -> bool:
         return now() < self._end and self.placed < self.calls
@@ -168,7 +172,10 @@ class Mixed:
     ) -> None:
         self._made += 1
         key, invoked, seen = f"mixed-{self.seed}-{self._made}", now(), group.hand_overs
-        items = [{"a": one.a, "b": one.b, "ttl_s": one.ttl_s} for one in orders]
+        items = [
+            {"a": one.a, "b": one.b, "ttl_s": one.ttl_s, "order_id": f"{key}-{place}"}
+            for place, one in enumerate(orders)
+        ]
         if chance.random() < 0.1:
             items[0]["share"] = False
         if len(orders) > 1:

@@ -13,8 +13,7 @@ from broker.api.auth import new_key
 from broker.store.registry import hash_key
 from broker.store.statements import statements
 
-_APP = "bench"
-_FIRST_X = 16_200_000_000
+_CALLER = "bench"
 _AREAS = ("010", "020", "021", "022", "023", "024", "025", "027", "028", "029", "0311", "0371", "0571", "0731", "0755")
 _PROBES = 24
 _KNOWN_S = 15.0
@@ -29,7 +28,8 @@ class Shape:
     """How large the pools are and how strict the app is; ``couriers`` is the number of distinct A.
 
     ``rate`` is the app's platform calls a second; None = no limit. ``routing`` says what is behind an X of mode X,
-    ``extensions_per_x`` how many extensions of an X are given out in mode AXE.
+    ``extensions_per_x`` how many extensions of an X are given out in mode AXE. Apps beside each other
+    have names and numbers, from ``first_x`` on, of their own.
     """
 
     pools: int = 8
@@ -41,6 +41,8 @@ class Shape:
     mode: str = "axb"
     routing: str = "pair"
     extensions_per_x: int = 200
+    app: str = "bench"
+    first_x: int = 16_200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +63,18 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     sql = statements("config")
     db = await asyncpg.connect(stack.database)
     try:
-        sealed = stack.vault().seal("app", "secret", 0, _APP, secret)
+        sealed = stack.vault().seal("app", "secret", 0, shape.app, secret)
         app_id = await db.fetchval(
-            sql["add_app"], _APP, shape.mode, app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s,
+            sql["add_app"], shape.app, shape.mode, app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s,
             shape.cap,
         )  # fmt: skip
         await db.execute("UPDATE app SET extensions_per_x = $2 WHERE id = $1", app_id, shape.extensions_per_x)
-        caller_id = await db.fetchval(sql["add_caller"], app_id, _APP)
+        caller_id = await db.fetchval(sql["add_caller"], app_id, _CALLER)
         for place, name in enumerate(pools):
             area = _AREAS[place % len(_AREAS)]
             pool_id = await db.fetchval(sql["add_pool"], app_id, name, area)
             await db.execute(sql["route_pool"], pool_id, shape.routing)
-            numbers = [f"+86{_FIRST_X + place * 100_000 + x}" for x in range(shape.numbers)]
+            numbers = [f"+86{shape.first_x + place * 100_000 + x}" for x in range(shape.numbers)]
             await db.execute(_NUMBERS, pool_id, numbers)
             rented.extend({"number": number, "area_code": area} for number in numbers)
         await _rent(stack, {"secret": secret, "mode": shape.mode}, app_key, rented)

@@ -40,6 +40,7 @@ class Stack:
     api: str
     emulator: str
     emulator_admin: str
+    admin: str
     database: str
     who: Identity
 
@@ -49,8 +50,8 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(workers: int, folder: Path | None = None) -> AsyncIterator[Stack]:
-    """Run ``broker up`` on a fresh folder of a real disk and stop it afterwards.
+async def running(workers: int, folder: Path | None = None, *options: str) -> AsyncIterator[Stack]:
+    """Run ``broker up`` with ``options`` on a fresh folder of a real disk and stop it afterwards.
 
     Raises:
         BenchError: if it does not come up, or ``folder`` (default: the system's lasting temporary one) is in memory.
@@ -63,7 +64,7 @@ async def running(workers: int, folder: Path | None = None) -> AsyncIterator[Sta
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
-            "--state-dir", str(home), stdout=PIPE, env=_environment(), limit=1 << 20,
+            "--state-dir", str(home), *options, stdout=PIPE, env=_environment(), limit=1 << 20,
         )  # fmt: skip
         yield _stack(home, process.pid, await _ready(process))
     finally:
@@ -102,6 +103,7 @@ def _stack(home: Path, pid: int, told: dict[str, Any]) -> Stack:
         api=told["api"],
         emulator=told["emulator"],
         emulator_admin=told["emulator_admin"],
+        admin=told["admin"],
         database=told["database"],
         who=identity(home),
     )

@@ -17,10 +17,12 @@ from broker.api.context import Limits, Services
 from broker.api.health import add_health
 from broker.api.server import Runner, build
 from broker.clock import boottime
+from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.domain.drift import Kind
 from broker.domain.modes import MODES
 from broker.errors import Problem
+from broker.fence import Fence
 from broker.flows.allocate import Allocator
 from broker.flows.allocators import Allocators
 from broker.flows.asking import Asking
@@ -55,7 +57,7 @@ from broker.workers.dispatch import Dispatcher
 from broker.workers.evacuate import Evacuator, Times
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
-from broker.workers.sender import Sender, Timing
+from broker.workers.sender import MIN_LEASE_S, Sender, Timing
 from broker.workers.service import Periodic
 
 log = structlog.get_logger()
@@ -63,6 +65,8 @@ log = structlog.get_logger()
 _SWEEP_SLICE = 500
 _COUNT_SLICE = 2000
 _HISTORY_AHEAD_WEEKS = 2
+#: So long before a lease could end that was looked at, nothing may wait to be handed to the kernel any more.
+_FENCE_BEFORE_S = 0.5
 #: Apps whose open differences and dead calls are metrics.
 _NAMED_APPS = 100
 
@@ -120,6 +124,7 @@ class Worker:
             every_s=settings.audit_interval_s,
             share=settings.audit_share,
             per_s=settings.audit_rate,
+            lease_s=settings.audit_lease_s,
         )
         self._evacuator = Evacuator(
             self._db,
@@ -234,6 +239,7 @@ class Worker:
             timing=timing,
             width=settings.platform_connections,
             egress=settings.egress,
+            fence=Fence(MIN_LEASE_S - _FENCE_BEFORE_S).arm,
         )
 
     def _replaces(self, call: PlatformCall, change: LineChange) -> bool:
@@ -363,6 +369,7 @@ class Worker:
             self._metrics.swept.labels(kind).inc(lines)
         if any(swept):
             log.info("lines_swept", **swept._asdict())
+            crashpoint("in_sweep")
         gone = await peers.sweep(self._db, limit=_SWEEP_SLICE)
         self._metrics.swept.labels("peers").inc(gone)
         return max(sum(swept), gone) >= _SWEEP_SLICE

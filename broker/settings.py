@@ -91,6 +91,9 @@ class Settings(BaseModel):
     evacuation_retry_s: Annotated[
         float, Field(ge=0.1, le=3600, description="until a line that could not be moved is tried again")
     ] = 30.0
+    audit_lease_s: Annotated[
+        float, Field(ge=5, le=600, description="an audit is taken over so long after its process has died")
+    ] = 60.0
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[

@@ -78,7 +78,9 @@ class Orders:
         self.kind = kind
         self.chance = random.Random(process)
         self._process = process
-        self._made = 0
+        self._made = self._orders = 0
+        #: How far the clocks of the broker were moved on.
+        self.ahead_s = 0.0
         self._customers: deque[str] = deque(maxlen=_REMEMBERED)
         self._extensions: deque[str] = deque(maxlen=_REMEMBERED)
         self._ends: deque[float] = deque(maxlen=max(1, int(kind.places * _SHORT_SHARE / processes)))
@@ -88,7 +90,7 @@ class Orders:
         if made.get("extension"):
             self._extensions.append(made["extension"])
         if order["ttl_s"] == SHORT_S:
-            self._ends.append(time.monotonic() + SHORT_S)
+            self._ends.append(self._now() + SHORT_S)
 
     def fresh(self) -> str:
         """Return a phone that nobody has had."""
@@ -104,7 +106,9 @@ class Orders:
     def order(self) -> dict[str, Any]:
         """Return the body of a bind."""
         kind, chance = self.kind, self.chance
-        body: dict[str, Any] = {"a": self.a(), "ttl_s": self._ttl_s()}
+        self._orders += 1
+        name = f"order-{self._process}-{self._orders}"
+        body: dict[str, Any] = {"a": self.a(), "ttl_s": self._ttl_s(), "order_id": name}
         if kind.pair:
             body["b"] = self._customer()
         if kind.mode == "x":
@@ -117,8 +121,11 @@ class Orders:
         """Return the body of a change of who is behind X: of a pair B, so that the couriers stay full."""
         return {"b": self.fresh()} if self.kind.pair else {"a": self.a()}
 
+    def _now(self) -> float:
+        return time.monotonic() + self.ahead_s
+
     def _ttl_s(self) -> int:
-        room = len(self._ends) < (self._ends.maxlen or 0) or self._ends[0] < time.monotonic()
+        room = len(self._ends) < (self._ends.maxlen or 0) or self._ends[0] < self._now()
         return SHORT_S if room and self.chance.random() < _SHORT_SHARE else _LONG_S
 
     def _customer(self) -> str:

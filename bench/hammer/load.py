@@ -66,8 +66,11 @@ class Told:
         path.write_bytes(orjson.dumps(asdict(self)))
 
 
-class _Load:
+class Load:
+    """The clients of one process."""
+
     def __init__(self, plan: Plan) -> None:
+        """Nothing is asked yet; the seconds of the plan begin now."""
         self.plan = plan
         self.orders = Orders(KINDS[plan.kind], plan.process, plan.processes)
         self.told = Told({}, {}, [])
@@ -75,7 +78,12 @@ class _Load:
         self._keys = 0
         self._end = now() + plan.seconds
 
+    def stop(self) -> None:
+        """Begin no more orders."""
+        self._end = now()
+
     async def run(self) -> None:
+        """Let all clients work until the end."""
         plan = self.plan
         headers = {"Authorization": f"Bearer {plan.key}", "Content-Type": "application/json"}
         async with aiohttp.ClientSession(
@@ -83,7 +91,6 @@ class _Load:
         ) as http:
             await asyncio.gather(*(self._client(http) for _ in range(plan.clients)))
         self.told.answers.update(self._answers)
-        self.told.write(Path(plan.out))
 
     async def _client(self, http: aiohttp.ClientSession) -> None:
         chance = self.orders.chance
@@ -178,7 +185,9 @@ async def _main() -> None:
     plan = Plan(**orjson.loads(await loop.run_in_executor(None, sys.stdin.readline)))
     print("ready", flush=True)
     if await loop.run_in_executor(None, sys.stdin.readline):
-        await _Load(plan).run()
+        load = Load(plan)
+        await load.run()
+        load.told.write(Path(plan.out))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import structlog
 
+from broker.crashpoints import crashpoint
 from broker.domain.choice import Choice, PartyView, Policy, choose, refusal
 from broker.domain.ids import new_id
 from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
@@ -230,6 +231,7 @@ class Allocator:
         alone = await self._share(batch, views)
         pairs: set[tuple[int, int, int]] = set()
         chosen = [(item, claim) for item in alone if (claim := self._choose(item, views, pairs)) is not None]
+        crashpoint("in_batch")
         while chosen:
             asked_at = self._boottime()
             try:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from broker.crashpoints import crashpoint
 from broker.domain.choice import Prefix
 from broker.domain.extension import text_of
 from broker.domain.ids import new_id
@@ -201,6 +202,7 @@ class Placer:
 
     async def _reserve(self, claims: Sequence[PlaceClaim]) -> list[tuple[Given, float]]:
         asked_at = self._boottime()
+        crashpoint("in_batch")
         return [(given, asked_at) for given in await places.reserve(self._db, claims, lease_s=self._lease_s)]
 
     async def _reread(self, claim: PlaceClaim) -> Given:

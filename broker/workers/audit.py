@@ -23,8 +23,6 @@ from broker.workers.sender import Sender
 
 log = structlog.get_logger()
 
-#: A process that dies is followed by another one after this; its cursor is at most a slice behind.
-LEASE_S = 60.0
 #: How long a process works on an app before it looks at what else there is.
 _SLICE_S = 5.0
 _STEPS = 16
@@ -45,8 +43,12 @@ class Auditor:
         every_s: int,
         share: float,
         per_s: float,
+        lease_s: float,
     ) -> None:
-        """``share`` of an app's limit is used, ``per_s`` where it has none; ``every_s`` 0 = only on demand."""
+        """``share`` of an app's limit is used, ``per_s`` where it has none; ``every_s`` 0 = only on demand.
+
+        A process that dies is followed by another one after ``lease_s``; its cursor is at most a few steps behind.
+        """
         self._db = db
         self._vault = vault
         self._sender = sender
@@ -54,6 +56,7 @@ class Auditor:
         self._every_s = every_s
         self._share = share
         self._per_s = per_s
+        self._lease_s = lease_s
         self._paces: dict[int, Pace] = {}
         self._owner = new_id()
         self.found: Counter[str] = Counter()
@@ -75,7 +78,7 @@ class Auditor:
         return more
 
     async def _slice(self, app: App) -> bool:
-        run = await store.take(self._db, app.id, self._owner, lease_s=LEASE_S)
+        run = await store.take(self._db, app.id, self._owner, lease_s=self._lease_s)
         if run is None:
             return False
         if not run.steps:
@@ -115,7 +118,7 @@ class Auditor:
             tally.steps = done
             self.calls += tally.calls
             await store.resolve(self._db, run, places[:done])
-            ours = await store.progress(self._db, run, self._owner, lease_s=LEASE_S, at=at, tally=tally)
+            ours = await store.progress(self._db, run, self._owner, lease_s=self._lease_s, at=at, tally=tally)
         return ours
 
     async def _size(self, app: App, run: Run) -> None:

@@ -124,10 +124,12 @@ class Sender:
         timing: Timing,
         width: int,
         egress: str = "default",
+        fence: Callable[[], None] = lambda: None,
     ) -> None:
         """``platform(app)`` makes the driver of an app; it is made anew when the app's access data change.
 
-        ``egress`` names the address that the platform sees calls come from: it blocks addresses, not apps.
+        ``egress`` names the address that the platform sees calls come from: it blocks addresses, not apps. ``fence``
+        is called before each last look at a lease (:mod:`broker.fence`).
         """
         self._db = db
         self._registry = registry
@@ -136,6 +138,7 @@ class Sender:
         self._routes: dict[int, _Route] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._egress = egress
+        self._fence = fence
         self._stops: dict[tuple[int, str], tuple[Stop, float]] = {}  # with their ends (monotonic)
         self._extending: Batcher[Extension, str | None] = Batcher(
             "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
@@ -328,11 +331,13 @@ class Sender:
 
     def _permit(self, call: PlatformCall, use_by: float) -> Permit:
         def still_ours() -> bool:
+            self._fence()
             if time.monotonic() > use_by or call.lost or boottime() + MIN_LEASE_S > call.lease_until:
                 return False
             self.sent += 1
             # The request is written when the loop turns next.
             asyncio.get_running_loop().call_soon(crashpoint, "after_send")
+            crashpoint("before_send")
             return True
 
         return still_ours

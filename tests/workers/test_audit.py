@@ -26,7 +26,7 @@ async def policy(one: Instance, **fields: Any) -> None:
 
 async def audit(one: Instance) -> list[dict[str, Any]]:
     """Run a whole audit; return what is open after it."""
-    auditor = Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=1.0, per_s=500.0)
+    auditor = Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=1.0, per_s=500.0, lease_s=60.0)
     assert await drift.begin(one.db, one.app.id, "asked")
     while await auditor.look():
         pass
@@ -151,7 +151,7 @@ async def test_a_run_goes_on_where_another_process_has_left_it(one: Instance, em
     await one.db.fetch(
         "UPDATE drift_run SET lease_until = '-infinity', at_pool = 1, at_x = 1, steps = 3, steps_done = 2"
     )
-    auditor = Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=1.0, per_s=500.0)
+    auditor = Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=1.0, per_s=500.0, lease_s=60.0)
     while await auditor.look():
         pass
     (run,) = await one.rows("SELECT * FROM drift_run")

@@ -1,0 +1,114 @@
+"""Killing at each point, and the judgement after each (P3)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from bench.crash.orders import FAULTS, Orders, add_faults, fault_hits, judge_all, rescued
+from bench.crash.points import POINTS, Point, Trap, kill_again
+from bench.stack import BenchError, Stack, running
+
+MODES: Final = ("axb", "axe", "axyb", "ax")
+#: Killed processes' calls are taken over soon, so that the run ends.
+_HASTE: Final = {"BROKER_LEASE_S": "6", "BROKER_RESCUE_INTERVAL_S": "0.5", "BROKER_PLATFORM_ABSENCE_S": "5"}
+_WARM_S: Final = 1.0
+#: Clients repeat what was not answered for so long, or a little longer.
+_LATE_S: Final = 120.0
+#: Longer than all leases, retries and waits for absence of a call together.
+_SETTLE_S, _SETTLE_DEFAULT_S = 90.0, 240.0
+
+
+async def kill_at_all(options: argparse.Namespace) -> dict[str, Any]:
+    """Kill at each of the points; ``violations`` is empty if nothing was lost, doubled or leaked."""
+    began = time.monotonic()
+    points = [await _kill_at(POINTS[name], options) for name in options.points]
+    violations = [f"{one['point']}: {words}" for one in points for words in one.pop("violations")]
+    return {
+        "kills": sum(one["kills"] for one in points), "seconds": round(time.monotonic() - began, 1),
+        "modes": options.modes, "workers": options.workers, "clients": options.clients * len(options.modes),
+        "default_times": options.default_times,
+        "orders": sum(one["answered"].get("bind", 0) for one in points),
+        "taken_over": sum(one["taken_over"] for one in points),
+        "axyb_lost_answers": sum(one["axyb_lost_answers"] for one in points),
+        "points": points, "violations": violations[:40], "violations_in_all": len(violations),
+    }  # fmt: skip
+
+
+async def _kill_at(point: Point, options: argparse.Namespace) -> dict[str, Any]:
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="broker-crash-") as folder:
+        trap = Trap(Path(folder) / "hit")
+        haste = {} if options.default_times else _HASTE
+        with _environment({**haste, **point.settings, **trap.environment(point, "kill")}):
+            async with running(options.workers, None, *point.options) as stack:
+                return await _measure(stack, trap, point, options, began)
+
+
+async def _measure(
+    stack: Stack, trap: Trap, point: Point, options: argparse.Namespace, began: float
+) -> dict[str, Any]:
+    moving = bool(point.advance_s)
+    loads = [
+        await Orders.prepare(stack, mode, place, options.clients, moving=moving)
+        for place, mode in enumerate(options.modes)
+    ]
+    await add_faults(stack, FAULTS)
+    tasks = [asyncio.create_task(one.load.run(), name=one.app) for one in loads]
+
+    def tell(killed: int) -> None:
+        print(f"\r{point.name:<14} {killed}/{options.kills} kills", end="", file=sys.stderr, flush=True)
+
+    def moved(seconds: float) -> None:
+        for one in loads:
+            one.moved(seconds)
+
+    await asyncio.sleep(_WARM_S)
+    try:
+        killed = await kill_again(
+            stack, trap, point, options.kills, working=lambda: not any(task.done() for task in tasks), tell=tell,
+            moved=moved,
+        )
+    finally:
+        trap.shut()
+        for one in loads:
+            one.load.stop()
+        late = (await asyncio.wait(tasks, timeout=_LATE_S))[1]
+        for task in late:
+            task.cancel()
+    if late:
+        raise BenchError("The load did not end; the broker may be stuck.")
+    await asyncio.gather(*tasks)
+    loaded = time.monotonic()
+    violations = await judge_all(stack, loads, settle_s=_SETTLE_DEFAULT_S if options.default_times else _SETTLE_S)
+    settled = time.monotonic()
+    answered = sum((one.asked() for one in loads), start=loads[0].asked() - loads[0].asked())
+    seconds = settled - began
+    print(f" in {seconds:.0f} s, {len(violations)} violations", file=sys.stderr)
+    failed = [await one.failed() for one in loads if one.mode == "axyb"]
+    return {
+        "point": point.name, "kills": killed, "seconds": round(seconds, 1), "settled_s": round(settled - loaded, 1),
+        "answered": dict(answered), "taken_over": await rescued(stack), "faults": await fault_hits(stack),
+        "ends": {one.mode: await one.ends() for one in loads},
+        "axyb_lost_answers": sum(one.get("outcome_unknown", 0) for one in failed), "violations": violations,
+    }  # fmt: skip
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Have what is started meanwhile find these variables, unless the user has set them."""
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -1,0 +1,153 @@
+"""The places of a call's life at which a process is hit, and hitting one process after the other there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import aiohttp
+
+from bench.stack import BenchError, Stack
+
+#: After a death the others work for so long before the next one.
+_PAUSE_S: Final = 0.7
+_LOOK_S: Final = 0.05
+#: A place that nobody comes to in this time proves nothing.
+_REACHED_S: Final = 60.0
+#: What is to bring somebody there is done again after so long: a worker told to drain may not have begun to work.
+_AGAIN_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """``name`` is passed ``nth`` times by a process before it is hit.
+
+    ``advance_s``: clocks are moved on so far for each hit, so that there is something to sweep. ``drained``: a process
+    only comes there when it is told to end.
+    """
+
+    name: str
+    nth: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    advance_s: float = 0.0
+    drained: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Return what `broker up` is started with."""
+        return ("--test-clock",) if self.advance_s else ()
+
+
+_AUDITS: Final = MappingProxyType(
+    {"BROKER_AUDIT_INTERVAL_S": "1", "BROKER_AUDIT_RATE": "200", "BROKER_AUDIT_LEASE_S": "5"}
+)
+POINTS: Final[Mapping[str, Point]] = {
+    point.name: point
+    for point in (
+        Point("after_commit", 20),
+        Point("after_send", 40),
+        Point("after_answer", 40),
+        Point("before_settle", 30),
+        Point("in_sweep", 1, advance_s=30.0),
+        Point("in_audit", 5, settings=_AUDITS),
+        Point("mid_drain", 1, drained=True),
+    )
+}
+
+
+class Trap:
+    """Which process is hit next: the file that it makes is there as long as nobody may be (broker/crashpoints.py)."""
+
+    def __init__(self, file: Path) -> None:
+        """It is shut."""
+        self._file = file
+        file.touch()
+
+    def environment(self, point: Point, action: str) -> dict[str, str]:
+        """Return what the workers have to be started with."""
+        return {"BROKER_TEST_CRASH_AT": f"{point.name}:{action}:{point.nth}", "TEST_CRASH_ONCE": str(self._file)}
+
+    def open(self) -> None:
+        """The next one who gets there is hit."""
+        self._file.unlink()
+
+    def caught(self) -> int | None:
+        """Return who was hit."""
+        with suppress(FileNotFoundError):
+            return int(self._file.read_text(encoding="ascii") or 0) or None
+        return None
+
+    def shut(self) -> None:
+        """Nobody may be hit any more."""
+        self._file.touch()
+
+
+async def kill_again(
+    stack: Stack, trap: Trap, point: Point, kills: int, *, working: Callable[[], bool], tell: Callable[[int], None],
+    moved: Callable[[float], None],
+) -> int:  # fmt: skip
+    """Have one process after the other killed at the point; return how many were.
+
+    ``tell`` is told how many so far, ``moved`` by how much clocks were moved on.
+
+    Raises:
+        BenchError: nobody gets there.
+    """
+    killed = 0
+    while killed < kills and working():
+        trap.open()
+        await _hit(stack, trap, point, moved)
+        killed += 1
+        tell(killed)
+        await asyncio.sleep(_PAUSE_S)
+    trap.shut()
+    return killed
+
+
+async def _hit(stack: Stack, trap: Trap, point: Point, moved: Callable[[float], None]) -> None:
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _REACHED_S
+    again = loop.time()
+    while trap.caught() is None:
+        if loop.time() > give_up:
+            raise BenchError(f"Nobody came to {point.name} within {_REACHED_S:g} s.")
+        if loop.time() >= again:
+            again = loop.time() + _AGAIN_S
+            if point.drained:
+                drain_one(stack.pid)
+            if point.advance_s:
+                await advance(stack, point.advance_s)
+                moved(point.advance_s)
+        await asyncio.sleep(_LOOK_S)
+
+
+async def advance(stack: Stack, seconds: float) -> None:
+    """Move the broker's and the emulator's clocks on."""
+    async with (
+        aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http,
+        http.post(f"{stack.admin}/test/clock", json={"advance_s": seconds}) as answer,
+    ):
+        await answer.read()
+
+
+def drain_one(parent: int) -> None:
+    """Tell one worker to end as it does at a restart."""
+    if found := list(workers_of(parent)):
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(found), signal.SIGTERM)  # noqa: S311 - any will do
+
+
+def workers_of(parent: int) -> Iterator[int]:
+    """Return the workers of the broker whose first process is ``parent``."""
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split():
+        with suppress(OSError):
+            if b"broker.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                yield int(pid)
