@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from bench.crash.environment import HASTE, variables
 from bench.crash.orders import FAULTS, Orders, add_faults, fault_hits, judge_all, rescued
 from bench.crash.points import POINTS, Point, Trap, kill_again
 from bench.stack import BenchError, Stack, running
 
 MODES: Final = ("axb", "axe", "axyb", "ax")
-#: Killed processes' calls are taken over soon, so that the run ends.
-_HASTE: Final = {"BROKER_LEASE_S": "6", "BROKER_RESCUE_INTERVAL_S": "0.5", "BROKER_PLATFORM_ABSENCE_S": "5"}
 _WARM_S: Final = 1.0
 #: Clients repeat what was not answered for so long, or a little longer.
 _LATE_S: Final = 120.0
@@ -47,8 +43,8 @@ async def _kill_at(point: Point, options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     with TemporaryDirectory(prefix="broker-crash-") as folder:
         trap = Trap(Path(folder) / "hit")
-        haste = {} if options.default_times else _HASTE
-        with _environment({**haste, **point.settings, **trap.environment(point, "kill")}):
+        haste = {} if options.default_times else HASTE
+        with variables({**haste, **point.settings, **trap.environment(point, "kill")}):
             async with running(options.workers, None, *point.options) as stack:
                 return await _measure(stack, trap, point, options, began)
 
@@ -100,15 +96,3 @@ async def _measure(
         "ends": {one.mode: await one.ends() for one in loads},
         "axyb_lost_answers": sum(one.get("outcome_unknown", 0) for one in failed), "violations": violations,
     }  # fmt: skip
-
-
-@contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Have what is started meanwhile find these variables, unless the user has set them."""
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]

@@ -63,6 +63,10 @@ POINTS: Final[Mapping[str, Point]] = {
 }
 
 
+#: Where a process is frozen: also where others wait for its locks, and where it has looked at its lease for the last time.
+FROZEN: Final[Mapping[str, Point]] = {"in_batch": Point("in_batch", 10), "before_send": Point("before_send", 20), **POINTS}
+
+
 class Trap:
     """Which process is hit next: the file that it makes is there as long as nobody may be (broker/crashpoints.py)."""
 
@@ -104,7 +108,7 @@ async def kill_again(
     killed = 0
     while killed < kills and working():
         trap.open()
-        await _hit(stack, trap, point, moved)
+        await bring(stack, trap, point, moved)
         killed += 1
         tell(killed)
         await asyncio.sleep(_PAUSE_S)
@@ -112,11 +116,12 @@ async def kill_again(
     return killed
 
 
-async def _hit(stack: Stack, trap: Trap, point: Point, moved: Callable[[float], None]) -> None:
+async def bring(stack: Stack, trap: Trap, point: Point, moved: Callable[[float], None] = lambda _: None) -> int:
+    """Wait until somebody gets to the point, help it if need be, and return who was hit there."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + _REACHED_S
     again = loop.time()
-    while trap.caught() is None:
+    while (caught := trap.caught()) is None:
         if loop.time() > give_up:
             raise BenchError(f"Nobody came to {point.name} within {_REACHED_S:g} s.")
         if loop.time() >= again:
@@ -127,6 +132,7 @@ async def _hit(stack: Stack, trap: Trap, point: Point, moved: Callable[[float], 
                 await advance(stack, point.advance_s)
                 moved(point.advance_s)
         await asyncio.sleep(_LOOK_S)
+    return caught
 
 
 async def advance(stack: Stack, seconds: float) -> None:
