@@ -14,10 +14,13 @@ import structlog
 from aiohttp import web
 
 from broker.api.context import Limits, Services
+from broker.api.door import Door
 from broker.api.health import add_health
+from broker.api.routes import ROUTES
 from broker.api.server import Runner, build
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.admission import MOST_ITEMS, Gate
 from broker.domain.change import LineChange
 from broker.domain.drift import Kind
 from broker.domain.modes import MODES
@@ -87,6 +90,7 @@ class Worker:
             timeout_s=settings.db_timeout_s,
             statement_cache=settings.db_statement_cache,
         )
+        self._gate = Gate(boottime, longest_wait_s=settings.overload_wait_s, most=MOST_ITEMS)
         self._registry: Registry | None = None
         self._runners: list[web.AppRunner] = []
         self._periodic: list[Periodic] = []
@@ -155,13 +159,15 @@ class Worker:
             sender=sender,
             registry=self.registry,
             in_flight=self._in_flight,
+            gate=self._gate,
         )
         self._services = self._make_services(sender, counted)
         self._periodic = self._make_periodic(sender)
         for service in self._periodic:
             service.start()
         self._measures.lag.start()
-        await self._listen(build(self._services, self._conditions, self._metrics), api)
+        door = Door(self._gate, self._metrics, ROUTES, default_deadline_s=self._services.limits.default_deadline_s)
+        await self._listen(build(self._services, self._conditions, self._metrics), api, door)
         edge_app = web.Application()
         add_health(edge_app, self._conditions)
         await self._listen(edge_app, edge)
@@ -296,6 +302,7 @@ class Worker:
             peers=Peers(db, self._vault, self._dispatcher, sender, lease_s=settings.lease_s),
             pool_figures=PoolFigures(partial(listing.figures, db)),
             reach=Books(db, self._vault),
+            gate=self._gate,
             inbound=Inbound(Batcher("take_requests", partial(inbound.take_requests, db), in_flight=1), steady),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
@@ -326,9 +333,10 @@ class Worker:
             Periodic("metrics", 1.0, self._measures.look),
         ]
 
-    async def _listen(self, app: web.Application, sock: socket.socket) -> None:
+    async def _listen(self, app: web.Application, sock: socket.socket, door: Door | None = None) -> None:
         runner = Runner(
             app,
+            door=door,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=self._settings.drain_s / 2,

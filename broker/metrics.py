@@ -95,6 +95,14 @@ class Metrics:
             "http_request_duration_seconds", "From a request's head to its answer.", "route", "method", buckets=_HTTP_S
         )
         self.replays = _counter("idempotency_replays", "Answers given again for an Idempotency-Key.")
+        self.requests_refused = _counter(
+            "requests_refused", "Requests refused at once because they would have waited too long.", "reason"
+        )
+        self.requests_in_work = _gauge("requests_in_work", "Requests, and items of batches, that wait for us.")
+        self.request_wait = _gauge(
+            "request_wait_seconds", "What a request that came now would wait for those before it.", most=True
+        )
+        self.shedding = _gauge("shedding", "1 = more is asked for than can be done: some is refused.", most=True)
         self.binds = _counter("binds", "Outcomes of binds at the platform; active is the good one.", "outcome")
         self.releases = _counter("releases", "Lines whose end the platform confirmed.")
         self.allocation_batches = _counter("allocation_batches", "Rounds of allocation.")

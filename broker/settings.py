@@ -94,6 +94,9 @@ class Settings(BaseModel):
     audit_lease_s: Annotated[
         float, Field(ge=5, le=600, description="an audit is taken over so long after its process has died")
     ] = 60.0
+    overload_wait_s: Annotated[
+        float, Field(ge=0.05, le=60, description="a wait on our side that is longer and stays makes us refuse requests")
+    ] = 0.5
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[

@@ -39,6 +39,7 @@ Outcome = Bound | BaseException
 async def create(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings:batch``."""
     items = parse.body_as(parse.BatchRequest, heard.body).items
+    heard.work.holds(len(items))
     await charged(request, services, heard.key, len(items) - 1)
     asks = _item_keys(len(items), services, heard)
     states = await asyncio.gather(*(services.begin_key.enqueue(ask) for ask in asks))
@@ -79,7 +80,9 @@ async def create(request: web.Request, services: Services, heard: Heard) -> Repl
 async def batch_release(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings:batch-release``."""
     asked = parse.body_as(parse.BatchReleaseRequest, heard.body)
-    await charged(request, services, heard.key, len(asked.ids or asked.order_ids or []) - 1)
+    items = len(asked.ids or asked.order_ids or [])
+    heard.work.holds(items)
+    await charged(request, services, heard.key, items - 1)
     if asked.ids is not None:
         found = await _by_id(asked.ids, services, heard)
     else:

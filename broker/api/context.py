@@ -8,6 +8,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from broker.domain.admission import Gate, Work
 from broker.flows.allocators import Claims
 from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
@@ -59,6 +60,7 @@ class Services:
     peers: Peers
     limits: Limits
     inbound: Inbound
+    gate: Gate
     draining: bool = False
 
 
@@ -74,6 +76,7 @@ class Heard:
     deadline: float
     respond_async: bool
     body: bytes
+    work: Work
     notes: dict[str, object] = field(default_factory=dict)
     key_ask: KeyAsk | None = None
     key_token: int | None = None

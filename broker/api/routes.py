@@ -36,6 +36,11 @@ class Route:
     operation: Operation | None = None
     batch: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What requests of it have in common when it comes to how long they take."""
+        return f"{self.method} {self.path}"
+
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/bindings", "bind", bindings.create, operations.CREATE),

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
+from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
-from aiohttp.web_protocol import RequestHandler
 
 from broker.api import docs, parse, problems
+from broker.api.admission import Shed, admit, in_work
 from broker.api.auth import authorize
 from broker.api.context import SERVICES, Heard, Reply, Services
+from broker.api.door import Door, Guarded
 from broker.api.health import Conditions, add_health
 from broker.api.idempotent import once
 from broker.api.limited import charged, told
+from broker.api.naming import new_request_id, request_id_of
 from broker.api.openapi import Description, document
 from broker.api.operations import OPEN
 from broker.api.reply import problem_reply, to_http
 from broker.api.routes import ROUTES, Route
 from broker.clock import boottime
+from broker.domain.admission import Work
 from broker.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
-from broker.log import scrubbed
 from broker.metrics import Metrics
 
 log = structlog.get_logger()
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: What programs make: its digits are no phone's, as long as there are letters among them.
-_RANDOM_ID = re.compile(r"(?=.*[a-f])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?=[0-9]*[a-f])[0-9a-f]{32}-(?=[0-9]*[a-f])[0-9a-f]{16}-[0-9a-f]{2}")
 #: Where both listeners' applications count.
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
@@ -57,35 +56,45 @@ def build(services: Services, conditions: Conditions, metrics: Metrics) -> web.A
 def _endpoint(route: Route) -> AiohttpHandler:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
-        key = authorize(request, services.registry(), route.scope)
-        await charged(request, services, key)
         limits = services.limits
         wait_s = parse.deadline_s(request, default=limits.default_deadline_s, longest=limits.longest_deadline_s)
-        heard = Heard(
-            request_id=request["id"],
-            key=key,
-            deadline=boottime() + wait_s,
-            respond_async=parse.respond_async(request),
-            body=await parse.body_of(request, limits.batch_bytes if route.batch else limits.body_bytes),
-        )
-        request["notes"] = heard.notes
-        heard.notes["caller"] = key.caller
-        if route.method in _CHANGING:
-            reply = await once(request, services, heard, route.handler)
-        else:
-            reply = await route.handler(request, services, heard)
+        work = _let_in(request)
+        if work is None:
+            admit(services.gate, route.kind, wait_s)
+        key = authorize(request, services.registry(), route.scope)
+        await charged(request, services, key)
+        deadline = boottime() + wait_s
+        body = await parse.body_of(request, limits.batch_bytes if route.batch else limits.body_bytes)
+        with in_work(work or services.gate.begin(route.kind)) as work:
+            heard = Heard(request["id"], key, deadline, parse.respond_async(request), body, work)
+            request["notes"] = heard.notes
+            heard.notes["caller"] = key.caller
+            if route.method in _CHANGING:
+                reply = await once(request, services, heard, route.handler)
+            else:
+                reply = await route.handler(request, services, heard)
+            work.telling = reply.problem is None
         return _sent(request, reply)
 
     return endpoint
+
+
+def _let_in(request: web.Request) -> Work | None:
+    """Return what counts the request since it came, if it passed the door."""
+    return request.protocol.work if isinstance(request.protocol, Guarded) else None
 
 
 @web.middleware
 async def outermost(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
     """Name the request, answer every error as a problem, write the one log line."""
     started = time.perf_counter()
-    request["id"] = _request_id(request)
+    request["id"] = request_id_of(request.headers.get("X-Request-Id", ""))
+    quiet = False
     try:
         response = await handler(request)
+    except Shed as shed:
+        response = to_http(problem_reply(shed, request["id"]), request["id"])
+        quiet = True
     except Problem as problem:
         response = _sent(request, problem_reply(problem, request["id"]))
     except web.HTTPException as raised:
@@ -101,7 +110,7 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
     route = _route_of(request)
     seconds = time.perf_counter() - started
     request.app[METRICS].answered(route or "none", request.method, response.status, seconds)
-    if "code" in request or "notes" in request or response.status >= 400:  # noqa: PLR2004 - health checks that pass are noise
+    if not quiet and ("code" in request or "notes" in request or response.status >= 400):  # noqa: PLR2004 - health checks that pass are noise
         log.info(
             "request_done",
             request_id=request["id"],
@@ -119,7 +128,12 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
 class Runner(web.AppRunner):
     """Serves an application and answers as problems, too, what never reaches it: unreadable HTTP, odd expectations."""
 
-    __slots__ = ()
+    __slots__ = ("_door",)
+
+    def __init__(self, app: web.Application, *, door: Door | None = None, **options: Any) -> None:
+        """As AppRunner does; ``door`` turns requests away while there are too many."""
+        super().__init__(app, **options)
+        self._door = door
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -129,19 +143,24 @@ class Runner(web.AppRunner):
             try:
                 return await inner(request)
             except web.HTTPException as raised:
-                return to_http(problem_reply(_as_problem(raised), (request_id := _request_id(request))), request_id)
+                return to_http(
+                    problem_reply(
+                        _as_problem(raised), (request_id := request_id_of(request.headers.get("X-Request-Id", "")))
+                    ),
+                    request_id,
+                )
 
         # A compressed body is refused by its header; unpacking it, or failing to, is nothing to do before that.
-        options = {**server._kwargs, "auto_decompress": False}  # noqa: SLF001 - as AppRunner makes it
+        options = {**server._kwargs, "auto_decompress": False, "door": self._door}  # noqa: SLF001 - as AppRunner makes it
         return _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
 
 
 class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> Guarded:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
-class _Protocol(RequestHandler):
+class _Protocol(Guarded):
     __slots__ = ()
 
     def handle_error(
@@ -154,22 +173,11 @@ class _Protocol(RequestHandler):
         """Answer as aiohttp does, but with a problem that repeats nothing of what was sent."""
         response = super().handle_error(request, status, exc, message)
         problem = BadRequest("This is not readable as HTTP/1.1.") if status < 500 else Problem()  # noqa: PLR2004
-        request_id = _new_request_id()
+        request_id = new_request_id()
         answer = to_http(problem_reply(problem, request_id), request_id)
         if response.keep_alive is False:
             answer.force_close()
         return answer
-
-
-def _new_request_id() -> str:
-    return "req_" + os.urandom(16).hex()
-
-
-def _request_id(request: web.BaseRequest) -> str:
-    presented = request.headers.get("X-Request-Id", "")
-    # It goes into our log and our answers as it is, so one that may hold a phone is not taken.
-    harmless = scrubbed(presented) == presented or _RANDOM_ID.fullmatch(presented)
-    return presented if harmless and _REQUEST_ID.fullmatch(presented) else _new_request_id()
 
 
 def _traceparent(request: web.Request) -> str | None:

@@ -6,13 +6,16 @@ Nothing of it is written down beforehand: who asks hears what became of it, and 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+from broker.clock import boottime
 from broker.errors import Gone, Invalid, NotFound, PlatformRefused, PlatformRejected, Problem, Unavailable
 from broker.flows.bind import check_lane
 from broker.flows.calls import Dispatch
+from broker.flows.inwork import aside
 from broker.platform.protocol import Answer, NotOffered, Permit, Platform, Verdict
 from broker.store.database import Database
 from broker.store.registry import Key
@@ -78,8 +81,15 @@ class Asking:
 
     async def _ask(self, key: Key, send: Send, deadline: float) -> Answer:
         check_lane(key.app, self._dispatch)
+        wait_s = self._dispatch.backlog_s(key.app.id, key.caller_id)
+        if wait_s > deadline - boottime():
+            raise Unavailable(
+                "More waits for the platform than it takes in time. It was not asked.",
+                code="overloaded", retry_after_s=max(1, math.ceil(wait_s)),
+            )  # fmt: skip
         try:
-            return await self._asks.ask(key.app.id, send, deadline=deadline, caller_id=key.caller_id)
+            with aside():
+                return await self._asks.ask(key.app.id, send, deadline=deadline, caller_id=key.caller_id)
         except NotOffered:
             raise Invalid(
                 f"The platform does not offer this in mode {key.app.mode}.", code="not_offered_by_platform"

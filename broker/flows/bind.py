@@ -15,6 +15,7 @@ from broker.crashpoints import crashpoint
 from broker.errors import Conflict, PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
 from broker.flows.allocators import Claims
 from broker.flows.calls import Active, Dispatch, Failed, PlatformCall, Settled
+from broker.flows.inwork import aside
 from broker.flows.order import Allocated, BindOrder
 from broker.store.calls import CallKey
 from broker.store.registry import App
@@ -170,7 +171,8 @@ async def _all_settled(
 
     timer = asyncio.get_running_loop().call_later(max(deadline - boottime(), 0.0), let_all_go)
     try:
-        await asyncio.gather(*wanted)
+        with aside():
+            await asyncio.gather(*wanted)
     finally:
         timer.cancel()
     return [done.result() if done is not None else None for done in waiting]
@@ -183,7 +185,8 @@ async def settled(done: asyncio.Future[Settled | None] | None, *, deadline: floa
     # One timer beside the future: a third of what asyncio.wait costs, and every bind comes through here.
     timer = asyncio.get_running_loop().call_later(max(deadline - boottime(), 0.0), let_go, done)
     try:
-        return await done
+        with aside():
+            return await done
     finally:
         timer.cancel()
 

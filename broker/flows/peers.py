@@ -17,6 +17,7 @@ from broker.errors import Conflict, PlatformRefused, PoolExhausted, Problem
 from broker.flows.asking import Asks
 from broker.flows.bind import check_lane, problem_of, settled
 from broker.flows.calls import Dispatch, Failed, PlatformCall
+from broker.flows.inwork import aside
 from broker.platform.protocol import Answer, Permit, Platform, Verdict
 from broker.store import peers
 from broker.store.bindings import Binding
@@ -127,7 +128,8 @@ class Peers:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.lookup(subscription_id, permit=permit, timeout_s=timeout_s)
 
-        answer = await self._asks.ask(binding.app_id, send, deadline=deadline, caller_id=binding.caller_id)
+        with aside():
+            answer = await self._asks.ask(binding.app_id, send, deadline=deadline, caller_id=binding.caller_id)
         if answer.verdict is not Verdict.DONE:
             return False
         found = {one.b: one.y for one in answer.bindings if one.y and one.b}
@@ -155,7 +157,8 @@ class Peers:
             settling = found.state in {"pending", "releasing"}
             if not settling or not wait or boottime() >= deadline or self._dispatch.leaving:
                 return found
-            await asyncio.sleep(min(_LOOK_S, max(deadline - boottime(), 0.0)))
+            with aside():
+                await asyncio.sleep(min(_LOOK_S, max(deadline - boottime(), 0.0)))
 
 
 def _call(

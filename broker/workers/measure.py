@@ -10,7 +10,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 
 import prometheus_client
+import structlog
 
+from broker.domain.admission import Gate
 from broker.flows.allocators import Allocates
 from broker.metrics import Metrics
 from broker.store.database import Database
@@ -18,6 +20,8 @@ from broker.store.registry import Registry
 from broker.workers.dispatch import Dispatcher
 from broker.workers.lane import Lane
 from broker.workers.sender import Sender
+
+log = structlog.get_logger()
 
 #: Apps that are told apart; all further ones are one.
 _MOST_APPS = 100
@@ -68,8 +72,11 @@ class Measures:
         sender: Sender,
         registry: Callable[[], Registry],
         in_flight: Mapping[str, int],
+        gate: Gate,
     ) -> None:
         """``in_flight`` are platform calls by operation."""
+        self._gate = gate
+        self._shedding = False
         self._metrics = metrics
         self._worker = worker
         self._db = db
@@ -105,7 +112,20 @@ class Measures:
         metrics.connections_in_use.set(self._db.in_use)
         metrics.loop_lag.labels(self._worker).set(self.lag.longest())
         self._lanes()
+        self._admission()
         return False
+
+    def _admission(self) -> None:
+        metrics, gate = self._metrics, self._gate
+        for reason, count in gate.refused.items():
+            self._rise(metrics.requests_refused, count, reason)
+        metrics.requests_in_work.set(gate.items)
+        metrics.request_wait.set(gate.expected_s())
+        metrics.shedding.set(gate.shedding)
+        if gate.shedding is not self._shedding:
+            self._shedding = gate.shedding
+            said = "overload_begun" if gate.shedding else "overload_over"
+            log.warning(said, in_work=gate.items, refused=sum(gate.refused.values()))
 
     def _refusals(self) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -11,7 +11,8 @@ from broker.errors import FieldError, Invalid, TooLarge, TooSlow, UnsupportedMed
 
 #: A body that takes longer than this to arrive is not waited for.
 BODY_S = 10.0
-_TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
+#: What ``Request-Timeout`` looks like.
+TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
 _IDEMPOTENCY_KEY = re.compile(r'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,255}')
 
 
@@ -64,7 +65,7 @@ def deadline_s(request: web.Request, *, default: float, longest: float) -> float
     text = request.headers.get("Request-Timeout")
     if text is None:
         return default
-    if _TIMEOUT.fullmatch(text.strip()) is None or not 0.1 <= float(text) <= longest:  # noqa: PLR2004 - documented floor
+    if TIMEOUT.fullmatch(text.strip()) is None or not 0.1 <= float(text) <= longest:  # noqa: PLR2004 - documented floor
         raise Invalid(
             "A header is wrong; see errors.",
             errors=(FieldError("header:Request-Timeout", f"must be seconds from 0.1 to {longest:g}"),),

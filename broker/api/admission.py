@@ -1,0 +1,45 @@
+"""Requests that would wait too long are refused before anything is read or asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.domain.admission import Gate, Refusal, Work
+from broker.errors import Unavailable
+from broker.flows.inwork import WORK
+
+
+class Shed(Unavailable):
+    """Refused by the gate: counted, but no line in the log, of which there would be thousands a second."""
+
+
+def admit(gate: Gate, kind: str, within_s: float) -> None:
+    """Let a request go on that has ``within_s`` to be answered.
+
+    Raises:
+        Shed: it would wait too long.
+    """
+    refusal = gate.refuses(kind, within_s)
+    if refusal is not None:
+        raise refusal_of(refusal)
+
+
+def refusal_of(refusal: Refusal) -> Shed:
+    """Return what is told about a refusal."""
+    return Shed(
+        "More is asked for than can be done in time. Nothing was accepted.",
+        code="overloaded",
+        retry_after_s=refusal.retry_after_s,
+    )
+
+
+@contextmanager
+def in_work(work: Work) -> Iterator[Work]:
+    """Have ``work`` count for as long as this is held; set ``telling`` once it has gone well."""
+    before = WORK.set(work)
+    try:
+        yield work
+    finally:
+        WORK.reset(before)
+        work.end()
