@@ -49,7 +49,9 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class Window:
+    """What the load processes saw from ``begin`` to ``end`` (monotonic), and what it cost."""
+
     begin: float
     end: float
     samples: list[Sample]
@@ -92,7 +94,7 @@ async def _measure(
         operations: list[Operation] = []
         for run in range(ask.runs):
             plan = replace(ask.plan, seed=ask.plan.seed + 1000 * run)
-            window = await _window(replace(ask, plan=plan), stack, db, folder, _part(progress, run, ask.runs))
+            window = await run_window(replace(ask, plan=plan), stack, db, folder, _part(progress, run, ask.runs))
             operations.extend(operation for _, operation in window.samples)
             result["runs"].append(_judged(ask, window))
     finally:
@@ -118,9 +120,9 @@ async def _violations(
     return found
 
 
-async def _window(
+async def run_window(
     ask: Ask, stack: Stack | None, db: asyncpg.Connection[Any] | None, folder: Path, progress: Progress
-) -> _Window:
+) -> Window:
     """Run the load processes once; the window begins after the warm-up."""
     plan = ask.plan
     outs = [folder / f"{plan.seed}-{number}" for number in range(ask.load_processes)]
@@ -145,7 +147,7 @@ async def _window(
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    return _Window(begin, end, [sample for out in outs for sample in read_samples(out)], before, after)
+    return Window(begin, end, [sample for out in outs for sample in read_samples(out)], before, after)
 
 
 def _share(plan: Plan, ask: Ask, number: int, out: Path) -> Plan:
@@ -185,7 +187,7 @@ async def _wait_until(moment: float, start: float, end: float, progress: Progres
         await asyncio.sleep(min(left, 0.25))
 
 
-def _judged(ask: Ask, window: _Window) -> dict[str, Any]:
+def _judged(ask: Ask, window: Window) -> dict[str, Any]:
     figures = (closed_window if ask.plan.kind == "closed" else open_window)(window.samples, window.begin, window.end)
     figures["load_average"] = load_average()
     # Costs are read a few milliseconds after the window's edges; what is confirmed in them is counted with it.

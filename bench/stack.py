@@ -38,6 +38,7 @@ class Stack:
     pid: int
     workers: tuple[int, ...]
     api: str
+    admin: str
     emulator: str
     emulator_admin: str
     admin: str
@@ -101,6 +102,7 @@ def _stack(home: Path, pid: int, told: dict[str, Any]) -> Stack:
         pid=pid,
         workers=tuple(told["pids"]),
         api=told["api"],
+        admin=told["admin"],
         emulator=told["emulator"],
         emulator_admin=told["emulator_admin"],
         admin=told["admin"],

@@ -96,7 +96,7 @@ class Settings(BaseModel):
     ] = 60.0
     overload_wait_s: Annotated[
         float, Field(ge=0.05, le=60, description="a wait on our side that is longer and stays makes us refuse requests")
-    ] = 0.5
+    ] = 0.25
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[

@@ -84,7 +84,9 @@ class Guarded(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Turn away, or have it parsed."""
-        if self._door is not None and self._clean:
+        if (
+            data and self._door is not None and self._clean
+        ):  # aiohttp itself comes with nothing, to have its rest parsed
             self._clean = complete(data)
             if self._door.watched and self._clean and self._idle and self._turned_away(self._door, data):
                 return

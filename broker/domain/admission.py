@@ -20,16 +20,17 @@ from dataclasses import dataclass
 STANDING_S = 0.1
 #: Nothing was shed for this long: what is offered can be carried again.
 CALM_S = 1.0
-#: While shedding, the wait may be what a lone request takes, but at least this.
+#: While shedding, the wait may be this many times what a lone request takes, but at least so long.
+_TIMES_ALONE = 2.0
 _LEAST_WAIT_S = 0.005
 #: So many are always let in: without them nothing would be learned.
-FEWEST = 4
+FEWEST = 6
 #: Up to so many in work one counts as alone.
 _ALONE = 2
 #: What each one adds is taken for at least this.
 _LEAST_EACH_S = 0.000_05
 #: Weight of the newest request.
-_NEWEST = 1 / 64
+_NEWEST = 1 / 32
 _LONGEST_RETRY_S = 60
 #: Requests and items of batches that a process has in work.
 MOST_ITEMS = 20_000
@@ -63,10 +64,14 @@ class _Kind:
         """What each other request in work adds."""
         return max(self._added_s / self._beside, _LEAST_EACH_S)
 
-    def learn(self, seconds: float, began: int, ended: int) -> None:
-        """Take in one that was in work for ``seconds``; in its beginning and end there were so many, with itself."""
+    def learn(self, seconds: float, began: int, ended: int, *, crowded: bool) -> None:
+        """Take in one that was in work for ``seconds``; in its beginning and end there were so many, with itself.
+
+        ``crowded``: others are turned away, so that even a lone one takes longer than it would.
+        """
         if max(began, ended) <= _ALONE:
-            self.alone_s += (seconds - self.alone_s) * _NEWEST
+            if not crowded:
+                self.alone_s += (seconds - self.alone_s) * _NEWEST
             return
         self._added_s += (seconds - self.alone_s - self._added_s) * _NEWEST
         self._beside += ((began + ended) / 2 - self._beside) * _NEWEST
@@ -111,7 +116,7 @@ class Gate:
         if wait_s > within_s:
             return "deadline"
         # What large requests bring is no reason to refuse small ones: without these it would be there, too.
-        if self.shedding and self.singles * known.each_s > max(known.alone_s, _LEAST_WAIT_S):
+        if self.shedding and self.singles * known.each_s > max(_TIMES_ALONE * known.alone_s, _LEAST_WAIT_S):
             self._shed_at = now
             return "standing"
         return None
@@ -187,7 +192,8 @@ class Work:
         self._count(-1)
         self._ended = True
         if self.telling:
-            self._kind.learn(self._now() - self._began - self._aside_s, self._beside, beside)
+            seconds = self._now() - self._began - self._aside_s
+            self._kind.learn(seconds, self._beside, beside, crowded=self._gate.shedding)
 
     def _step_aside(self) -> None:
         if not self._ended:
