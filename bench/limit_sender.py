@@ -36,6 +36,9 @@ ENTRY = struct.Struct("<qq")
 #: Calls of one instance under way or waiting, at most.
 _MOST_TASKS = 5_000
 _CONNECTIONS = 4
+#: How long a call of a steady load waits, and those of a backlog after the end, in seconds.
+_PATIENCE_S = 5.0
+_AFTER_S = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,7 +64,7 @@ class _Instance:
         self._log = _Log(Path(plan["log"]), plan["places"])
         self.verdicts: Counter[str] = Counter()
 
-    async def one(self, wanted: float) -> None:
+    async def one(self, wanted: float, deadline: float) -> None:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Any:
             def watched() -> bool:
                 if not permit():
@@ -71,13 +74,16 @@ class _Instance:
 
             return platform.query(x=self._plan["x"], a=self._plan["a"], permit=watched, timeout_s=timeout_s)
 
-        answer: Answer = await self._sender.ask(self._app.id, send, deadline=boottime() + 5)
+        answer: Answer = await self._sender.ask(self._app.id, send, deadline=deadline)
         self.verdicts[answer.verdict.value] += 1
 
     async def backlog(self, until: float) -> None:
+        """So many wait all the time; nobody gives up before the end, however long the queue is at this rate."""
+        deadline = boottime() + until - time.monotonic() + _AFTER_S
+
         async def again() -> None:
             while time.monotonic() < until:
-                await self.one(time.monotonic())
+                await self.one(time.monotonic(), deadline)
 
         await asyncio.gather(*(again() for _ in range(self._plan["waiting"])))
 
@@ -89,7 +95,7 @@ class _Instance:
             wait = due - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(self.one(due))
+            task = asyncio.create_task(self.one(due, boottime() + _PATIENCE_S))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             due += 1 / self._plan["offer"]

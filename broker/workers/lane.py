@@ -153,9 +153,8 @@ class Lane:
         if (use_by := await self._before_the_queue(ask)) is not None:
             return use_by
         waiter = _Waiter(asyncio.get_running_loop().create_future(), time.monotonic())
-        self._turns.push(
-            ask.kind, waiter, caller=ask.caller, weight=ask.weight, urgency=ask.urgency, part=self._part(ask)
-        )
+        part = self._part(ask)
+        self._turns.push(ask.kind, waiter, caller=ask.caller, weight=ask.weight, urgency=ask.urgency, part=part)
         self._live += 1
         self._wake()
         try:
@@ -164,7 +163,7 @@ class Lane:
             if waiter.future.cancelled():
                 self._gone()
             elif waiter.future.exception() is None:
-                self._leave()
+                self._pass_on(part, waiter.future.result())
             raise
 
     async def _before_the_queue(self, ask: Ask) -> float | None:
@@ -237,6 +236,13 @@ class Lane:
                 return max(1, int(self._width * pace))
             self._pace = 1.0
         return self._width
+
+    def _pass_on(self, part: str, use_by: float) -> None:
+        """Whom this turn was granted to gave up in the same moment: the next one gets it, else its slot is lost."""
+        self._leave()
+        now = time.monotonic()
+        if self._limiter is not None and self._paused_until <= now <= use_by:
+            self._grant_one({part}, use_by)
 
     def _leave(self) -> None:
         self._busy -= 1

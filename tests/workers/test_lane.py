@@ -147,6 +147,23 @@ async def test_cancelled_in_the_moment_of_the_grant() -> None:
     assert lane._busy == 0
 
 
+async def test_a_slot_whose_caller_gives_up_in_that_moment_goes_to_the_next() -> None:
+    """The only slot for long is granted to one that is cancelled before it hears of it: it is not lost."""
+    lane = proven(Lane("test", width=4, limiter=Shared(Slots(0.0, 0.1, 1, late_s=300.0), Slots(300.0, 0.1, 0))))
+    got: list[float] = []
+    free = asyncio.Event()
+    tasks = [asyncio.create_task(hold(lane, float(n), got, free)) for n in range(2)]
+    while not lane.granted:
+        await asyncio.sleep(0)
+    assert got == []
+    tasks[0].cancel()
+    await settle()
+    assert got == [1.0]
+    free.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    lane.close()
+
+
 async def test_a_shut_lane_turns_everybody_away() -> None:
     """The second refused signature in a row ends all waiting, and nobody may come in."""
     lane = Lane("test", width=1, limiter=None)
