@@ -89,8 +89,14 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     broker.add_argument("--pools", type=_whole(1, 1000), default=8)
     broker.add_argument("--numbers", type=_whole(1, 100_000), default=500, help="X numbers of each pool")
     broker.add_argument("--cap", type=_whole(1, 5000), default=500, help="live lines on one X")
+    broker.add_argument(
+        "--app-rate", type=_number(1, 1e6), help="platform calls a second of the app (default: no limit)"
+    )
     broker.add_argument("--quarantine", type=_whole(1, 31_536_000), default=7200, help="seconds")
     broker.add_argument("--couriers", type=_whole(1, 10_000_000), default=20_000, help="distinct A numbers")
+    broker.add_argument(
+        "--checkpoint", action="store_true", help="one at the begin of each window: what whole pages in the WAL add"
+    )
     broker.add_argument(
         "--state-root", type=Path, help="where the database goes: a disk, not memory (default /var/tmp)"
     )
@@ -113,11 +119,11 @@ def _ask(options: argparse.Namespace) -> Ask:
         rate=getattr(options, "rate", 0.0), arrivals=getattr(options, "arrivals", "poisson"),
         max_requests=options.max_requests,
     )  # fmt: skip
-    shape = Shape(options.pools, options.numbers, options.cap, options.quarantine, options.couriers)
+    shape = Shape(options.pools, options.numbers, options.cap, options.quarantine, options.couriers, options.app_rate)
     return Ask(
         plan=plan, warmup_s=options.warmup, runs=options.runs, workers=options.workers,
         load_processes=min(options.load_processes, options.clients), shape=shape, target=options.target,
-        own_target=options.i_own_this_target, state_root=options.state_root,
+        own_target=options.i_own_this_target, state_root=options.state_root, checkpoint=options.checkpoint,
     )  # fmt: skip
 
 

@@ -16,16 +16,22 @@ from typing import Any
 
 import asyncpg
 
+from broker import store
 from broker.store.statements import statements
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_FAMILIES = ("allocation", "bindings", "calls", "config", "idempotency")
+_FAMILIES = tuple(sorted(path.stem for path in (Path(store.__file__).parent / "sql").glob("*.sql")))
 _LITERAL = re.compile(r"\$[0-9]+|'[^']*'|\b[0-9]+\b|\s+")
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
 
 _STATEMENTS = """
 SELECT queryid, query, calls, rows, total_exec_time, wal_bytes::bigint AS wal_bytes
 FROM pg_stat_statements WHERE toplevel AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_ROWS = """
+SELECT sum(n_tup_ins)::bigint AS inserted, sum(n_tup_upd)::bigint AS updated, sum(n_tup_hot_upd)::bigint AS in_place,
+       sum(n_tup_del)::bigint AS deleted
+FROM pg_stat_user_tables
 """
 _WAL = """
 SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS bytes,
@@ -54,6 +60,7 @@ class Snapshot:
     wal_bytes: int
     wal_images: int
     commits: int
+    rows: Mapping[str, int]
     statements: Mapping[int, Mapping[str, Any]]
 
 
@@ -71,6 +78,7 @@ async def snapshot(db: asyncpg.Connection[Any], parts: Parts) -> Snapshot:
         wal_bytes=wal["bytes"] if wal else 0,
         wal_images=wal["images"] if wal else 0,
         commits=wal["commits"] if wal else 0,
+        rows=dict(await db.fetchrow(_ROWS) or {}),
         statements={row["queryid"]: dict(row) for row in rows},
     )
 
@@ -81,6 +89,7 @@ def cost(before: Snapshot, after: Snapshot, confirmed: int) -> dict[str, Any]:
     cpu = {role: after.cpu_s[role] - before.cpu_s[role] for role in after.cpu_s}
     kernel = {role: after.kernel_s[role] - before.kernel_s[role] for role in after.kernel_s}
     listed = _statements(before, after, per)
+    rows = {what: round((after.rows[what] - before.rows[what]) * per, 2) for what in after.rows}
     return {
         "cpu_us": {role: round(seconds * per * 1e6, 1) for role, seconds in cpu.items()},
         "kernel_us": {role: round(seconds * per * 1e6, 1) for role, seconds in kernel.items()},
@@ -90,6 +99,8 @@ def cost(before: Snapshot, after: Snapshot, confirmed: int) -> dict[str, Any]:
         "steal_s": round(after.steal_s - before.steal_s, 2),
         "wal_bytes": round((after.wal_bytes - before.wal_bytes) * per, 1),
         "wal_page_images": round((after.wal_images - before.wal_images) * per, 4),
+        "rows_written": round(rows["inserted"] + rows["updated"] + rows["deleted"], 2),
+        "rows": rows,
         "commits": round((after.commits - before.commits) * per, 4),
         "sql_flights": round(sum(one["calls"] for one in listed) * per, 4),
         "batch_rows": {one["name"]: one["rows_per_call"] for one in listed if one["rows"] >= confirmed > 0},

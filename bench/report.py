@@ -75,7 +75,12 @@ def _cost(costs: list[dict[str, Any]]) -> list[str]:
     row("CPU us in all", [one["cpu_us_all"] for one in costs])
     row("WAL bytes", [one["wal_bytes"] for one in costs])
     row("WAL page images", [one["wal_page_images"] for one in costs], "10.3f")
-    row("SQL flights", [one["sql_flights"] for one in costs], "10.3f")
+    row("SQL round trips", [one["sql_flights"] for one in costs], "10.3f")
+    row("rows written", [one["rows_written"] for one in costs], "10.2f")
+    row("  inserted", [one["rows"]["inserted"] for one in costs], "10.2f")
+    row("  updated", [one["rows"]["updated"] for one in costs], "10.2f")
+    row("    on their page", [one["rows"]["in_place"] for one in costs], "10.2f")
+    row("  deleted", [one["rows"]["deleted"] for one in costs], "10.2f")
     row("(others' CPU s)", [one["others_cpu_s"] for one in costs])
     row("(stolen CPU s)", [one["steal_s"] for one in costs])
     return lines

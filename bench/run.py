@@ -46,6 +46,7 @@ class Ask:
     target: str | None = None
     own_target: bool = False
     state_root: Path | None = None
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ async def run_window(
         begin, end = start + ask.warmup_s, start + plan.seconds
         parts = Parts(stack.pid, stack.workers, tuple(process.pid for process in processes)) if stack else None
         await _wait_until(begin, start, end, progress)
+        if db is not None and ask.checkpoint:
+            await db.execute("CHECKPOINT")
         before = await snapshot(db, parts) if db is not None and parts is not None else None
         await _wait_until(end, start, end, progress)
         after = await snapshot(db, parts) if db is not None and parts is not None else None
@@ -210,7 +213,8 @@ def _described(ask: Ask) -> dict[str, Any]:
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("BROKER_")}
     return {
         **told, "workers": ask.workers, "pools": shape.pools, "numbers_per_pool": shape.numbers, "cap": shape.cap,
-        "quarantine_s": shape.quarantine_s, "couriers": shape.couriers, "broker_settings": settings,
+        "quarantine_s": shape.quarantine_s, "couriers": shape.couriers, "app_rate": shape.rate,
+        "checkpoint": ask.checkpoint or None, "broker_settings": settings,
     }  # fmt: skip
 
 

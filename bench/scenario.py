@@ -65,8 +65,8 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     try:
         sealed = stack.vault().seal("app", "secret", 0, shape.app, secret)
         app_id = await db.fetchval(
-            sql["add_app"], shape.app, shape.mode, app_key, sealed, stack.emulator, shape.rate, 1, shape.quarantine_s,
-            shape.cap,
+            sql["add_app"], shape.app, shape.mode, app_key, sealed, stack.emulator, shape.rate,
+            max(1, round((shape.rate or 0) / 10)), shape.quarantine_s, shape.cap,
         )  # fmt: skip
         await db.execute("UPDATE app SET extensions_per_x = $2 WHERE id = $1", app_id, shape.extensions_per_x)
         caller_id = await db.fetchval(sql["add_caller"], app_id, _CALLER)

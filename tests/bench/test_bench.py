@@ -44,6 +44,9 @@ def test_a_short_closed_loop_with_releases_keeps_every_promise() -> None:
     assert all(cost["cpu_us"][role] > 0 for role in ("workers", "postgres", "emulator", "load"))
     assert cost["wal_bytes"] > 100
     assert cost["sql_flights"] > 0
+    # A line, its binding, its call, two slots; each but the slots is written again when it is settled.
+    assert cost["rows_written"] > 5
+    assert 0 < cost["rows"]["in_place"] <= cost["rows"]["updated"] < cost["rows_written"]
     names = {one["name"] for one in cost["statements"]}
     assert {"allocation.reserve", "calls.settle_bound", "calls.settle_ended", "bindings.release"} <= names
     assert result["postgres"]["fsync"] == result["postgres"]["synchronous_commit"] == "on"
