@@ -97,6 +97,26 @@ async def test_lost_answer_is_searched_for_and_adopted(seeded: str, emu: Emulate
         assert await _books(one) == [(X3, None, "active")]
 
 
+async def test_it_is_looked_for_where_somebody_is_leaving(seeded: str, emu: Emulated) -> None:
+    """An X that the platform has given on while our books still release it is searched, too."""
+    fake = FakeAxyb(X1)
+    async with axyb(seeded, emu, fake) as one:
+        await bind_a(one, A)
+        # Whoever carried the unbind out has died before it could be settled.
+        await one.db.fetch("UPDATE line SET state = 'releasing'")
+        fake.bound.clear()
+        fake.numbers.append(X1)
+
+        def carried_out(request: BindLine) -> Answer:
+            fake.put(request)
+            return LOST
+
+        fake.script.append(carried_out)
+        made = await bind_a(one, A2)
+        assert isinstance(made.outcome, Active)
+        assert made.outcome.x == X1
+
+
 async def test_what_comes_late_is_adopted(seeded: str, emu: Emulated) -> None:
     """A bind that takes effect after the first search is found by the second, ``absence_s`` after it was sent."""
     fake = FakeAxyb(X1)
