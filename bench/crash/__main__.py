@@ -16,7 +16,7 @@ import orjson
 
 from bench.crash.freeze import freeze_at_all
 from bench.crash.kills import MODES, kill_at_all
-from bench.crash.points import FROZEN, POINTS
+from bench.crash.points import FROZEN, KILLED, POINTS
 from bench.crash.takeover import take_over
 from bench.machine import machine
 from bench.stack import BenchError
@@ -36,7 +36,7 @@ def main() -> int:
     way.add_argument("--freeze", action="store_true", help="freeze one process at each point instead, and wake it")
     way.add_argument("--takeover", action="store_true", help="measure how soon calls are taken over")
     parser.add_argument("--kills", type=int, help="at each point (default 30; with --takeover in all, default 5)")
-    parser.add_argument("--points", help="which of them, separated by commas (default all)")
+    parser.add_argument("--points", help="which of them, separated by commas (default all; postgres kills the database)")
     parser.add_argument("--modes", default="axb,axe", help=f"what is killed amid: {','.join(MODES)} (default axb,axe)")
     parser.add_argument("--workers", type=int, default=3, help="processes of the broker (default 3)")
     parser.add_argument("--clients", type=int, help="per mode (default 24; with --takeover 150)")
@@ -45,8 +45,8 @@ def main() -> int:
     options = parser.parse_args()
     options.kills = options.kills or (5 if options.takeover else 30)
     options.clients = options.clients or (150 if options.takeover else 24)
-    known = FROZEN if options.freeze else POINTS
-    options.points = _chosen(parser, "points", options.points or ",".join(known), known)
+    known, usual = (FROZEN, FROZEN) if options.freeze else (KILLED, POINTS)
+    options.points = _chosen(parser, "points", options.points or ",".join(usual), known)
     options.modes = _chosen(parser, "modes", options.modes, MODES)
     try:
         told = asyncio.run(_run(options))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.crash.environment import HASTE, variables
 from bench.crash.orders import FAULTS, Orders, add_faults, fault_hits, judge_all, rescued
-from bench.crash.points import POINTS, Point, Trap, kill_again
+from bench.crash.points import KILLED, Point, Trap, kill_again
 from bench.stack import BenchError, Stack, running
 
 MODES: Final = ("axb", "axe", "axyb", "ax")
@@ -26,7 +26,7 @@ _SETTLE_S, _SETTLE_DEFAULT_S = 90.0, 240.0
 async def kill_at_all(options: argparse.Namespace) -> dict[str, Any]:
     """Kill at each of the points; ``violations`` is empty if nothing was lost, doubled or leaked."""
     began = time.monotonic()
-    points = [await _kill_at(POINTS[name], options) for name in options.points]
+    points = [await _kill_at(KILLED[name], options) for name in options.points]
     violations = [f"{one['point']}: {words}" for one in points for words in one.pop("violations")]
     return {
         "kills": sum(one["kills"] for one in points), "seconds": round(time.monotonic() - began, 1),
@@ -89,6 +89,8 @@ async def _measure(
     answered = sum((one.asked() for one in loads), start=loads[0].asked() - loads[0].asked())
     seconds = settled - began
     print(f" in {seconds:.0f} s, {len(violations)} violations", file=sys.stderr)
+    for words in violations:
+        print(f"  {words}", file=sys.stderr)
     failed = [await one.failed() for one in loads if one.mode == "axyb"]
     return {
         "point": point.name, "kills": killed, "seconds": round(seconds, 1), "settled_s": round(settled - loaded, 1),

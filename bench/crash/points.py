@@ -14,11 +14,14 @@ from types import MappingProxyType
 from typing import Final
 
 import aiohttp
+import asyncpg
 
 from bench.stack import BenchError, Stack
 
 #: After a death the others work for so long before the next one.
 _PAUSE_S: Final = 0.7
+#: After a death of the database; its recovery takes its time of that.
+_RECOVERED_S: Final = 5.0
 _LOOK_S: Final = 0.05
 #: A place that nobody comes to in this time proves nothing.
 _REACHED_S: Final = 60.0
@@ -31,7 +34,8 @@ class Point:
     """``name`` is passed ``nth`` times by a process before it is hit.
 
     ``advance_s``: clocks are moved on so far for each hit, so that there is something to sweep. ``drained``: a process
-    only comes there when it is told to end.
+    only comes there when it is told to end. ``database``: no process of ours is hit, but one of PostgreSQL's, after
+    which it ends all connections and recovers.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Point:
     settings: Mapping[str, str] = field(default_factory=dict)
     advance_s: float = 0.0
     drained: bool = False
+    database: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -65,6 +70,8 @@ POINTS: Final[Mapping[str, Point]] = {
 
 #: Where a process is frozen: also where others wait for its locks, and where it has looked at its lease for the last time.
 FROZEN: Final[Mapping[str, Point]] = {"in_batch": Point("in_batch", 10), "before_send": Point("before_send", 20), **POINTS}
+#: Where something dies: one of the places, or the database.
+KILLED: Final[Mapping[str, Point]] = {**POINTS, "postgres": Point("postgres", 1, database=True)}
 
 
 class Trap:
@@ -77,6 +84,8 @@ class Trap:
 
     def environment(self, point: Point, action: str) -> dict[str, str]:
         """Return what the workers have to be started with."""
+        if point.database:
+            return {}
         return {"BROKER_TEST_CRASH_AT": f"{point.name}:{action}:{point.nth}", "TEST_CRASH_ONCE": str(self._file)}
 
     def open(self) -> None:
@@ -107,11 +116,14 @@ async def kill_again(
     """
     killed = 0
     while killed < kills and working():
-        trap.open()
-        await bring(stack, trap, point, moved)
+        if point.database:
+            await kill_a_backend(stack)
+        else:
+            trap.open()
+            await bring(stack, trap, point, moved)
         killed += 1
         tell(killed)
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(_RECOVERED_S if point.database else _PAUSE_S)
     trap.shut()
     return killed
 
@@ -133,6 +145,21 @@ async def bring(stack: Stack, trap: Trap, point: Point, moved: Callable[[float],
                 moved(point.advance_s)
         await asyncio.sleep(_LOOK_S)
     return caught
+
+
+async def kill_a_backend(stack: Stack) -> None:
+    """Kill a process of PostgreSQL's that serves a connection: its parent ends all the others and recovers."""
+    give_up = asyncio.get_running_loop().time() + _REACHED_S
+    while True:
+        try:
+            db = await asyncpg.connect(stack.database)
+            break
+        except (OSError, asyncpg.PostgresError):
+            if asyncio.get_running_loop().time() > give_up:
+                raise BenchError("The database does not come back.") from None
+            await asyncio.sleep(_LOOK_S)
+    os.kill(await db.fetchval("SELECT pg_backend_pid()"), signal.SIGKILL)
+    db.terminate()
 
 
 async def advance(stack: Stack, seconds: float) -> None:
