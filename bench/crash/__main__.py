@@ -36,7 +36,9 @@ def main() -> int:
     way.add_argument("--freeze", action="store_true", help="freeze one process at each point instead, and wake it")
     way.add_argument("--takeover", action="store_true", help="measure how soon calls are taken over")
     parser.add_argument("--kills", type=int, help="at each point (default 30; with --takeover in all, default 5)")
-    parser.add_argument("--points", help="which of them, separated by commas (default all; postgres kills the database)")
+    parser.add_argument(
+        "--points", help="which of them, separated by commas (default all; postgres kills the database)"
+    )
     parser.add_argument("--modes", default="axb,axe", help=f"what is killed amid: {','.join(MODES)} (default axb,axe)")
     parser.add_argument("--workers", type=int, default=3, help="processes of the broker (default 3)")
     parser.add_argument("--clients", type=int, help="per mode (default 24; with --takeover 150)")

@@ -34,7 +34,7 @@ _AWAKE_S: Final = 3.0
 _LOOK_S: Final = 0.1
 #: So soon after the freeze a client of another process has had an answer.
 _SOON_S: Final = 1.5
-#: An app of its own numbers, with room for all.
+#: Room for all.
 _SHAPE: Final = Shape(pools=1, numbers=200, cap=500, quarantine_s=1)
 
 _CALLS: Final = "SELECT line_id::text || ' ' || no AS call, c::text AS all_of_it FROM platform_call AS c"
@@ -79,7 +79,7 @@ async def _measure(
             await asyncio.sleep(_BEFORE_S)
             opened = now()
             trap.open()
-            victim = await bring(stack, trap, point)
+            victim, _ = await bring(stack, trap, point)
             frozen = now()
             await asyncio.sleep(lease_s + _BEYOND_S)
             ended = now()
@@ -91,7 +91,9 @@ async def _measure(
     was, before_ms = served(living, began, opened)
     kept, during_ms = served(living, frozen, ended)
     violations = await check_books(stack.database, stack.vault(), stack.emulator_admin, settle_s=_SETTLE_S)
-    violations += [f"{woken[name]} {name.replace('_', ' ')}" for name in ("stale_effects", "stale_settles") if woken[name]]
+    violations += [
+        f"{woken[name]} {name.replace('_', ' ')}" for name in ("stale_effects", "stale_settles") if woken[name]
+    ]
     told = {
         "point": point.name, "clients_of_the_others": len(living), "before_per_s": round(was, 1),
         "during_per_s": round(kept, 1), "rate_kept_percent": round(100 * kept / was, 1) if was else 0.0,
@@ -121,7 +123,7 @@ async def _wake(stack: Stack, scenario: Scenario, victim: int) -> dict[str, Any]
         "stale_effects": sum(row["result_code"] == "0" for row in rows),
         "stale_requests": len(rows),
         "stale_settles": sum(old[call] != after.get(call) for call in old),
-        "ended_by_the_fence": victim not in set(workers_of(stack.pid)),
+        "gone_when_woken": victim not in set(workers_of(stack.pid)),
     }
 
 

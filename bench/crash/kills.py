@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from bench.crash.environment import HASTE, variables
 from bench.crash.orders import FAULTS, Orders, add_faults, fault_hits, judge_all, rescued
-from bench.crash.points import KILLED, Point, Trap, kill_again
+from bench.crash.points import KILLED, Point, Trap, kill_one
 from bench.stack import BenchError, Stack, running
 
 MODES: Final = ("axb", "axe", "axyb", "ax")
@@ -49,30 +51,41 @@ async def _kill_at(point: Point, options: argparse.Namespace) -> dict[str, Any]:
                 return await _measure(stack, trap, point, options, began)
 
 
-async def _measure(
-    stack: Stack, trap: Trap, point: Point, options: argparse.Namespace, began: float
-) -> dict[str, Any]:
-    moving = bool(point.advance_s)
+async def _measure(stack: Stack, trap: Trap, point: Point, options: argparse.Namespace, began: float) -> dict[str, Any]:
     loads = [
-        await Orders.prepare(stack, mode, place, options.clients, moving=moving)
+        await Orders.prepare(stack, mode, place, options.clients, moving=bool(point.advance_s))
         for place, mode in enumerate(options.modes)
     ]
     await add_faults(stack, FAULTS)
+    killed = await _kill_amid(loads, stack, trap, point, options.kills)
+    loaded = time.monotonic()
+    violations = await judge_all(stack, loads, settle_s=_SETTLE_DEFAULT_S if options.default_times else _SETTLE_S)
+    settled = time.monotonic()
+    print(f" in {settled - began:.0f} s, {len(violations)} violations", file=sys.stderr)
+    for words in violations:
+        print(f"  {words}", file=sys.stderr)
+    failed = [await one.failed() for one in loads if one.mode == "axyb"]
+    return {
+        "point": point.name, "kills": killed, "seconds": round(settled - began, 1),
+        "settled_s": round(settled - loaded, 1), "answered": dict(sum((one.asked() for one in loads), Counter[str]())),
+        "taken_over": await rescued(stack), "faults": await fault_hits(stack),
+        "ends": {one.mode: await one.ends() for one in loads},
+        "axyb_lost_answers": sum(one.get("outcome_unknown", 0) for one in failed), "violations": violations,
+    }  # fmt: skip
+
+
+async def _kill_amid(loads: Sequence[Orders], stack: Stack, trap: Trap, point: Point, kills: int) -> int:
+    """Let all loads work until so many were killed; return how many were."""
     tasks = [asyncio.create_task(one.load.run(), name=one.app) for one in loads]
-
-    def tell(killed: int) -> None:
-        print(f"\r{point.name:<14} {killed}/{options.kills} kills", end="", file=sys.stderr, flush=True)
-
-    def moved(seconds: float) -> None:
-        for one in loads:
-            one.moved(seconds)
-
-    await asyncio.sleep(_WARM_S)
+    killed = 0
     try:
-        killed = await kill_again(
-            stack, trap, point, options.kills, working=lambda: not any(task.done() for task in tasks), tell=tell,
-            moved=moved,
-        )
+        await asyncio.sleep(_WARM_S)
+        while killed < kills and not any(task.done() for task in tasks):
+            moved_s = await kill_one(stack, trap, point)
+            killed += 1
+            for one in loads:
+                one.moved(moved_s)
+            print(f"\r{point.name:<14} {killed}/{kills} kills", end="", file=sys.stderr, flush=True)
     finally:
         trap.shut()
         for one in loads:
@@ -83,18 +96,4 @@ async def _measure(
     if late:
         raise BenchError("The load did not end; the broker may be stuck.")
     await asyncio.gather(*tasks)
-    loaded = time.monotonic()
-    violations = await judge_all(stack, loads, settle_s=_SETTLE_DEFAULT_S if options.default_times else _SETTLE_S)
-    settled = time.monotonic()
-    answered = sum((one.asked() for one in loads), start=loads[0].asked() - loads[0].asked())
-    seconds = settled - began
-    print(f" in {seconds:.0f} s, {len(violations)} violations", file=sys.stderr)
-    for words in violations:
-        print(f"  {words}", file=sys.stderr)
-    failed = [await one.failed() for one in loads if one.mode == "axyb"]
-    return {
-        "point": point.name, "kills": killed, "seconds": round(seconds, 1), "settled_s": round(settled - loaded, 1),
-        "answered": dict(answered), "taken_over": await rescued(stack), "faults": await fault_hits(stack),
-        "ends": {one.mode: await one.ends() for one in loads},
-        "axyb_lost_answers": sum(one.get("outcome_unknown", 0) for one in failed), "violations": violations,
-    }  # fmt: skip
+    return killed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -49,7 +49,7 @@ WHERE app.name = $1 AND b.moves IS NULL GROUP BY 1, 2
 class _Working(Protocol):
     operations: list[Operation]
 
-    def run(self) -> Awaitable[None]: ...
+    def run(self) -> Coroutine[Any, Any, None]: ...
 
     def stop(self) -> None: ...
 
@@ -131,7 +131,9 @@ class Orders:
 
     async def failed(self) -> dict[str, int]:
         """Return how many accepted orders ended without having been active, by reason."""
-        return {row["reason"]: row["many"] for row in await _read(self.stack, _ENDS, self.app) if row["state"] == "failed"}
+        return {
+            row["reason"]: row["many"] for row in await _read(self.stack, _ENDS, self.app) if row["state"] == "failed"
+        }
 
     async def ends(self) -> dict[str, int]:
         """Return what became of the orders."""

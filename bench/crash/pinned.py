@@ -12,11 +12,14 @@ from typing import Any, Final
 import aiohttp
 
 from bench.figures import histogram, percentiles
-from bench.hammer.kind import KINDS, Orders
+from bench.hammer.kind import KINDS, SHORT_S, Orders
 
 #: Between two requests of a client: whoever is slower than this is noticed in its rate.
 _THINK_S: Final = 0.05
-_LONG_S: Final = 120.0
+_PATIENCE_S: Final = 120.0
+_LONG_S: Final = 900
+#: One order of so many is left to expire.
+_SHORT_EVERY: Final = 20
 
 now = time.monotonic
 
@@ -30,12 +33,13 @@ class Pinned:
     orders: Orders
     binds: list[tuple[float, float]] = field(default_factory=list)
     lost: int = 0
+    made: int = 0
 
     async def run(self) -> None:
         """Bind, release, and again, until cancelled."""
         async with aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self.key}"}, connector=aiohttp.TCPConnector(limit=1),
-            timeout=aiohttp.ClientTimeout(total=_LONG_S),
+            timeout=aiohttp.ClientTimeout(total=_PATIENCE_S),
         ) as http:  # fmt: skip
             while True:
                 try:
@@ -46,12 +50,16 @@ class Pinned:
 
     async def _order(self, http: aiohttp.ClientSession) -> None:
         # No phone is anybody else's: what is measured is the waiting for each other, not for rests.
-        body = {"a": self.orders.fresh(), "b": self.orders.fresh(), "ttl_s": 900}
+        self.made += 1
+        short = not self.made % _SHORT_EVERY
+        body = {"a": self.orders.fresh(), "b": self.orders.fresh(), "ttl_s": SHORT_S if short else _LONG_S}
         began = now()
         async with http.post(f"{self.api}/v1/bindings", json=body) as answer:
             made: dict[str, Any] = await answer.json()
         if answer.status == 201:
             self.binds.append((now(), now() - began))
+            if short:
+                return
             await asyncio.sleep(_THINK_S)
             async with http.delete(f"{self.api}/v1/bindings/{made['id']}") as answer:
                 await answer.read()

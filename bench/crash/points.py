@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +68,12 @@ POINTS: Final[Mapping[str, Point]] = {
 }
 
 
-#: Where a process is frozen: also where others wait for its locks, and where it has looked at its lease for the last time.
-FROZEN: Final[Mapping[str, Point]] = {"in_batch": Point("in_batch", 10), "before_send": Point("before_send", 20), **POINTS}
+#: Where a process is frozen: also where others could wait for it, and after its last look at a lease.
+FROZEN: Final[Mapping[str, Point]] = {
+    "in_batch": Point("in_batch", 10),
+    "before_send": Point("before_send", 20),
+    **POINTS,
+}
 #: Where something dies: one of the places, or the database.
 KILLED: Final[Mapping[str, Point]] = {**POINTS, "postgres": Point("postgres", 1, database=True)}
 
@@ -103,36 +107,27 @@ class Trap:
         self._file.touch()
 
 
-async def kill_again(
-    stack: Stack, trap: Trap, point: Point, kills: int, *, working: Callable[[], bool], tell: Callable[[int], None],
-    moved: Callable[[float], None],
-) -> int:  # fmt: skip
-    """Have one process after the other killed at the point; return how many were.
-
-    ``tell`` is told how many so far, ``moved`` by how much clocks were moved on.
+async def kill_one(stack: Stack, trap: Trap, point: Point) -> float:
+    """Have one process killed at the point, and let the others work for a moment; return how far clocks were moved on.
 
     Raises:
         BenchError: nobody gets there.
     """
-    killed = 0
-    while killed < kills and working():
-        if point.database:
-            await kill_a_backend(stack)
-        else:
-            trap.open()
-            await bring(stack, trap, point, moved)
-        killed += 1
-        tell(killed)
-        await asyncio.sleep(_RECOVERED_S if point.database else _PAUSE_S)
-    trap.shut()
-    return killed
+    if point.database:
+        await kill_a_backend(stack)
+        await asyncio.sleep(_RECOVERED_S)
+        return 0.0
+    trap.open()
+    _, moved_s = await bring(stack, trap, point)
+    await asyncio.sleep(_PAUSE_S)
+    return moved_s
 
 
-async def bring(stack: Stack, trap: Trap, point: Point, moved: Callable[[float], None] = lambda _: None) -> int:
-    """Wait until somebody gets to the point, help it if need be, and return who was hit there."""
+async def bring(stack: Stack, trap: Trap, point: Point) -> tuple[int, float]:
+    """Wait until somebody gets to the point; return who was hit there, and how far clocks were moved on for that."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + _REACHED_S
-    again = loop.time()
+    again, moved_s = loop.time(), 0.0
     while (caught := trap.caught()) is None:
         if loop.time() > give_up:
             raise BenchError(f"Nobody came to {point.name} within {_REACHED_S:g} s.")
@@ -142,9 +137,9 @@ async def bring(stack: Stack, trap: Trap, point: Point, moved: Callable[[float],
                 drain_one(stack.pid)
             if point.advance_s:
                 await advance(stack, point.advance_s)
-                moved(point.advance_s)
+                moved_s += point.advance_s
         await asyncio.sleep(_LOOK_S)
-    return caught
+    return caught, moved_s
 
 
 async def kill_a_backend(stack: Stack) -> None:
@@ -175,7 +170,7 @@ def drain_one(parent: int) -> None:
     """Tell one worker to end as it does at a restart."""
     if found := list(workers_of(parent)):
         with suppress(ProcessLookupError):
-            os.kill(random.choice(found), signal.SIGTERM)  # noqa: S311 - any will do
+            os.kill(random.choice(found), signal.SIGTERM)
 
 
 def workers_of(parent: int) -> Iterator[int]:

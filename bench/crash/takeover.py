@@ -51,9 +51,7 @@ async def take_over(options: argparse.Namespace) -> dict[str, Any]:
                 settled = [one for one in kills[-1] if one is not None]
                 print(f"kill {number + 1}: {len(kills[-1])} calls taken over, the last one settled after"
                       f" {max(settled, default=0.0):.1f} s", file=sys.stderr)  # fmt: skip
-        violations = await check_books(
-            stack.database, stack.vault(), stack.emulator_admin, settle_s=_SETTLE_S
-        )
+        violations = await check_books(stack.database, stack.vault(), stack.emulator_admin, settle_s=_SETTLE_S)
     every = [one for kill in kills for one in kill]
     settled = [one for one in every if one is not None]
     after_ms = percentiles(histogram(settled))
@@ -70,7 +68,7 @@ async def take_over(options: argparse.Namespace) -> dict[str, Any]:
 async def _kill(stack: Stack) -> list[float | None]:
     db = await asyncpg.connect(stack.database)
     try:
-        victim = random.choice(list(workers_of(stack.pid)))  # noqa: S311 - any will do
+        victim = random.choice(list(workers_of(stack.pid)))
         os.kill(victim, signal.SIGKILL)
         at = await db.fetchval(_NOW)
         await asyncio.sleep(_WATCH_S)

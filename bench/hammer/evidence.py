@@ -148,7 +148,9 @@ class Evidence:
             sealed = row[f"{name}_sealed"]
             return None if sealed is None else vault.open("line", name, row["pool_id"], row["id"], sealed)
 
-        return [Reachable(row["x"], party(row, "a") or "", party(row, "b")) for row in await self._read(_LIVE, self._app)]
+        return [
+            Reachable(row["x"], party(row, "a") or "", party(row, "b")) for row in await self._read(_LIVE, self._app)
+        ]
 
     async def _read(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         db = await asyncpg.connect(self._stack.database)

@@ -14,11 +14,13 @@ from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.drift import Place, Run, Tally
 from broker.store.registry import App
-from broker.workers.audit import LEASE_S, cursor
+from broker.workers.audit import cursor
 from broker.workers.compare import Look, adopt
 from broker.workers.looking import Looker, Pace
 from broker.workers.sender import Sender
 
+#: An import whose process has died may be gone on with after this.
+_LEASE_S = 60.0
 #: Places asked about at once; the pace is the limit's.
 WIDTH = 8
 
@@ -75,7 +77,7 @@ class Importer:
             Stopped: the platform does not answer; what is entered stays.
         """
         await store.begin_import(self._db, self._app.id, steps)
-        run = await store.take(self._db, self._app.id, self._owner, lease_s=LEASE_S, importing=True)
+        run = await store.take(self._db, self._app.id, self._owner, lease_s=_LEASE_S, importing=True)
         if run is None:
             raise Conflict("Another process imports for this app, or was stopped less than a minute ago.")
         told(run.steps_done)
@@ -95,7 +97,7 @@ class Importer:
             total.calls += tally.calls
             tally.compared = total.shown - before
             if caller_id is not None and not await store.progress(
-                self._db, run, self._owner, lease_s=LEASE_S, at=cursor(places[-1]), tally=tally
+                self._db, run, self._owner, lease_s=_LEASE_S, at=cursor(places[-1]), tally=tally
             ):
                 raise Conflict("Another process has taken this import over.")
             told(len(places))

@@ -44,4 +44,4 @@ def test_frozen(point: str) -> None:
     told = crash("--freeze", "--points", point)
     assert (told["stale_effects"], told["stale_settles"]) == (0, 0)
     # Between the last look at the lease and the write nothing but the fence can stop it.
-    assert told["points"][0]["ended_by_the_fence"] or point != "before_send"
+    assert told["points"][0]["gone_when_woken"] or point != "before_send"
