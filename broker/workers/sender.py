@@ -314,7 +314,7 @@ class Sender:
             )  # fmt: skip
             try:
                 async with route.lane.turn(ask) as use_by:
-                    await self._lease_to_send(call, may_be_withdrawn=route.app.withdraw_after_s is not None)
+                    await self._lease_to_send(call)
                     if time.monotonic() > use_by:
                         # Renewing the lease took longer than a slot may be late: sent now, it would break the limit.
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
@@ -343,7 +343,7 @@ class Sender:
 
         return still_ours
 
-    async def _lease_to_send(self, call: PlatformCall, *, may_be_withdrawn: bool) -> None:
+    async def _lease_to_send(self, call: PlatformCall) -> None:
         if call.lost:
             raise NotOurs
         once = call.op == "bind" and not call.x and call.attempt == 0
@@ -351,9 +351,12 @@ class Sender:
             # It must not be sent twice: whoever takes it over must be able to tell that it may have been.
             call.attempt = 1
         # Its client has gone: whether it is still wanted is looked up before it is sent, not after.
-        late = may_be_withdrawn and call.op == "bind" and boottime() > call.urgency + _CLIENT_GONE_S
+        late = call.op == "bind" and boottime() > call.urgency + _CLIENT_GONE_S and self._withdraws(call.app_id)
         if once or late or boottime() + MIN_LEASE_S + _MARGIN_S > call.lease_until:
             await self.extend(call)
+
+    def _withdraws(self, app_id: int) -> bool:
+        return self._registry().apps[app_id].withdraw_after_s is not None
 
     def _time_to_answer(self, call: PlatformCall) -> float:
         return min(self.timing.http_timeout_s, call.lease_until - boottime() - _MARGIN_S)
