@@ -11,7 +11,8 @@ import click
 from broker.cli.desk import tell, the_app, with_app, with_json, with_state_dir, work
 
 _COLUMNS = (
-    "number", "state", "moved", "moving", "waiting", "over", "to_do", "unbinding", "waiting_for", "begun_at", "ended_at",
+    "number", "state", "moved", "moving", "waiting", "over", "to_do", "unbinding", "waiting_for", "begun_at",
+    "ended_at",
 )  # fmt: skip
 _LOOK_S = 0.5
 
