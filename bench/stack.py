@@ -41,7 +41,6 @@ class Stack:
     admin: str
     emulator: str
     emulator_admin: str
-    admin: str
     database: str
     who: Identity
 
@@ -105,7 +104,6 @@ def _stack(home: Path, pid: int, told: dict[str, Any]) -> Stack:
         admin=told["admin"],
         emulator=told["emulator"],
         emulator_admin=told["emulator_admin"],
-        admin=told["admin"],
         database=told["database"],
         who=identity(home),
     )

@@ -149,7 +149,9 @@ async def test_what_is_no_number_of_the_app_by_its_code_is_suspended(shop: Shop)
     """1011001 and 1012001 of a bind suspend the X; no status opens it again, an operator does."""
     for x_id, code in ((0, "1011001"), (1, "1012001")):
         await heed_refusal(shop.db, code, (shop.pool, x_id), (1, 2))
-    closed = await shop.db.fetch("SELECT state, closed_by, state_reason FROM x_number WHERE state <> 'open' ORDER BY x_id")
+    closed = await shop.db.fetch(
+        "SELECT state, closed_by, state_reason FROM x_number WHERE state <> 'open' ORDER BY x_id"
+    )
     assert [tuple(row) for row in closed] == [
         ("suspended", "code", f"result code {code}: it is not a number of this app") for code in ("1011001", "1012001")
     ]
@@ -159,7 +161,7 @@ async def test_what_is_no_number_of_the_app_by_its_code_is_suspended(shop: Shop)
 
 
 async def test_a_blacklisted_x_is_told_from_a_blacklisted_party(shop: Shop) -> None:
-    """One pair, or pairs with a party in common, or a pair that other X refuse, too: the X stays open; two others freeze it."""
+    """One pair, pairs with a party in common, a pair that other X refuse, too: it stays open. Two others freeze it."""
     x = shop.pool, 0
     await heed_refusal(shop.db, "1012102", x, (1, 2))
     await heed_refusal(shop.db, "1012102", x, (1, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,17 @@ from broker.clock import boottime
 from broker.domain.change import Callee, LineChange
 from broker.domain.ids import new_id
 from broker.domain.phone import PhoneNumber
+from broker.errors import Conflict
 from broker.flows.allocators import Allocators
 from broker.flows.bind import Accepted
+from broker.flows.change import Changer, Plan, Wait
 from broker.flows.operate import evacuation, numbers
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import Closing, Numbers
 from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
 from broker.store import evacuation as store
-from broker.store.bindings import Binding
-from broker.store.database import Database
+from broker.store.bindings import Binding, show
 from broker.workers.evacuate import Evacuator, Times
 from tests.emulator.support import X1, X2, X3, Emulated
 from tests.workers.rig import Instance, effects, eventually, instance
@@ -120,13 +120,8 @@ async def test_all_move_the_new_line_before_the_end_of_the_old_one(one: Instance
     for binding in after:
         steps = [(row["op"], row["x"]) for row in rows if row.get("a") == binding.a.reveal()]
         assert steps == [("bind", X1), ("bind", binding.x), ("unbind", X1)]
-    told = {
-        row["binding"]: row
-        for row in await one.db.fetch(
-            "SELECT type, binding, data ->> 'from' AS was, data -> 'to' ->> 'x' AS x FROM told"
-        )
-    }
-    assert {(key, row["type"], row["x"]) for key, row in told.items()} == {(b.id, "binding.moved", b.x) for b in after}
+    told = await one.db.fetch("SELECT binding, type, data -> 'from' ->> 'x', data -> 'to' ->> 'x' FROM told")
+    assert {tuple(row) for row in told} == {(binding.id, "binding.moved", X1, binding.x) for binding in after}
     held = await one.db.fetch("SELECT bindings FROM held WHERE why = 'moved' AND x = $1", X1)
     assert {row["bindings"][0] for row in held} == {binding.id for binding in before}
     await right(one)
@@ -232,18 +227,35 @@ async def test_released_while_it_moves_both_lines_end(one: Instance, emu: Emulat
 async def test_a_change_meanwhile_is_told_to_come_again(one: Instance, emu: Emulated) -> None:
     """While its line moves a binding cannot be changed; after that it can."""
     made = await one.bind(A, B)
-    await emu.fault(interface="bind", kind="delay", ms=600, when="before", count=1)
+    await emu.fault(interface="bind", kind="delay", ms=1500, when="before", count=1)
     await leave(one)
     evacuator = mover(one)
     await evacuator.look()
     assert (await one.show(made)).moving
+    with pytest.raises(Conflict) as told:
+        await hand_over(one, made)
+    assert told.value.code == "change_in_progress"
     await follow(one, evacuator)
+    assert (await hand_over(one, made)).b == PhoneNumber(C)
     assert not (await one.show(made)).moving
     await right(one)
 
 
+async def hand_over(one: Instance, made: Accepted) -> Binding:
+    """Have C take the place of B, as the API does."""
+
+    async def read(row: tuple[int, Any]) -> Binding | None:
+        return (await show(one.db, one.vault, [row])).get(row)
+
+    changer = Changer(
+        one.db, one.vault, lambda: one.known, one.allocator, one.dispatcher, read, lease_s=one.timing.lease_s
+    )
+    plan = Plan(line=LineChange(b=PhoneNumber(C)))
+    return await changer.change(await one.show(made), plan, Wait(boottime() + 10))
+
+
 async def test_another_process_goes_on_after_a_death(seeded: str, emu: Emulated) -> None:
-    """One dies with binds in hand: the other takes its calls and its evacuation over, and each pair is bound once more."""
+    """One dies with binds in hand: the other takes its calls and its evacuation over; each pair is bound once more."""
     async with instance(seeded, emu) as one, instance(seeded, emu) as other:
         made = await bound(one, 12)
         await emu.fault(interface="bind", kind="drop_answer", count=3)

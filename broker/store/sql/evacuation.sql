@@ -35,7 +35,7 @@ SELECT a.number, a.pool, a.state, a.why, a.reason, a.begun_at, a.ended_at, a.num
        c.moved, c.bindings, c.moving, c.waiting, c.over, greatest(n.live - c.moving - c.waiting, 0) AS to_do,
        w.reasons AS waiting_for, c.next_try_at, c.last_moved_at,
        (SELECT count(*) FROM platform_call AS k JOIN evacuated_line AS l ON l.pool_id = k.pool_id AND l.line_id = k.line_id
-        WHERE l.pool_id = a.pool_id AND l.x_id = a.x_id AND k.state = 'open' AND k.op = 'unbind') AS unbinding
+        WHERE l.pool_id = a.pool_id AND l.x_id = a.x_id AND k.state <> 'settled' AND k.op = 'unbind') AS unbinding
 FROM asked AS a
 CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE l.state = 'moved') AS moved, coalesce(sum(l.bindings), 0)::bigint AS bindings,
