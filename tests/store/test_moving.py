@@ -7,7 +7,7 @@ import pytest
 
 from broker.errors import Conflict, Invalid, NotFound
 from broker.flows.operate import clearing, numbers
-from broker.flows.operate.fields import Move, NumberFilter, Numbers, read
+from broker.flows.operate.fields import Closing, Move, NumberFilter, Numbers, read
 from broker.store.crypto import DataKey, Vault
 from broker.store.registry import load
 from tests.store.shop import Shop
@@ -44,7 +44,7 @@ async def test_a_number_that_anybody_uses_stays(shop: Shop) -> None:
     x = await number_at(shop, 0)
     with pytest.raises(Conflict, match="is open; freeze or drain it first"):
         await move(shop, x)
-    await numbers.freeze(desk_of(shop), "shop", Numbers(numbers=[x, await number_at(shop, 1)]))
+    await numbers.freeze(desk_of(shop), "shop", Closing(numbers=[x, await number_at(shop, 1)]))
     with pytest.raises(Conflict, match="a moment ago"):
         await move(shop, await number_at(shop, 1))
     await settle_states(shop)
@@ -67,7 +67,7 @@ async def test_a_moved_number_serves_there_and_its_past_stays_readable(shop: Sho
     await shop.advance(100_000)
     x = await number_at(shop, 0)
     await shop.run("UPDATE x_number SET carrier = 'V', rent = 3 WHERE number = $1", x)
-    await numbers.drain(desk, "shop", Numbers(numbers=[x], reason="to the south"))
+    await numbers.drain(desk, "shop", Closing(numbers=[x], reason="to the south"))
     await settle_states(shop)
     moved = await move(shop, x)
     assert (moved["pool"], moved["state"], moved["state_reason"]) == ("pool-2", "draining", "to the south")
@@ -91,7 +91,7 @@ async def test_a_moved_number_serves_there_and_its_past_stays_readable(shop: Sho
         await numbers.load(desk, "shop", [{"number": x, "pool": "pool-1"}])
     assert (await numbers.load(desk, "shop", [{"number": x, "pool": "pool-2", "carrier": "W"}]))["changed"] == 1
     await shop.advance(100_000)
-    await numbers.freeze(desk, "shop", Numbers(numbers=[x]))
+    await numbers.freeze(desk, "shop", Closing(numbers=[x]))
     await settle_states(shop)
     back = await move(shop, x, to="pool-1")
     assert (back["pool"], back["state"], back["carrier"]) == ("pool-1", "frozen", "W")
@@ -121,7 +121,7 @@ async def test_moves_and_imports_at_once_lose_no_number(shop: Shop) -> None:
     """Whatever wants the same place at the same time is done whole or refused whole: every number is known once."""
     desk = desk_of(shop)
     all_of_them = [row["number"] for row in await numbers.every(desk, "shop", NumberFilter(pool="pool-1"))]
-    await numbers.freeze(desk, "shop", Numbers(numbers=all_of_them))
+    await numbers.freeze(desk, "shop", Closing(numbers=all_of_them))
     await settle_states(shop)
 
     async def load_some(part: int) -> Any:

@@ -12,12 +12,12 @@ from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
     CallerChange,
+    Closing,
     NewApp,
     NewCaller,
     NewKey,
     NewPool,
     NumberFilter,
-    Numbers,
     read,
 )
 from broker.store.allocation import Claim
@@ -216,8 +216,8 @@ async def test_a_frozen_number_keeps_its_lines_and_a_drained_one_becomes_releasa
     desk = desk_of(shop)
     claim = await shop.active(shop.claim(1, 2))
     x = str(await shop.value("SELECT number FROM x_number WHERE pool_id = $1 AND x_id = $2", claim.pool_id, claim.x_id))
-    only = Numbers(numbers=[x])
-    (frozen,) = await numbers.freeze(desk, "shop", Numbers(numbers=[x], reason="complaints"))
+    only = Closing(numbers=[x])
+    (frozen,) = await numbers.freeze(desk, "shop", Closing(numbers=[x], reason="complaints"))
     assert (frozen["state"], frozen["state_reason"], frozen["live_lines"]) == ("frozen", "complaints", 1)
     assert (await numbers.reopen(desk, "shop", only))[0]["state"] == "open"
     with pytest.raises(Invalid, match="Nothing was changed"):
@@ -243,7 +243,7 @@ async def test_retiring_is_all_or_nothing(shop: Shop) -> None:
     desk = desk_of(shop)
     claim = await shop.active(shop.claim(1, 2))
     listed = await numbers.every(desk, "shop", NumberFilter())
-    wanted = Numbers(numbers=[row["number"] for row in listed])
+    wanted = Closing(numbers=[row["number"] for row in listed])
     await numbers.drain(desk, "shop", wanted)
     with pytest.raises(Conflict):
         await numbers.retire(desk, "shop", wanted)
@@ -260,6 +260,6 @@ async def test_numbers_of_another_app_are_out_of_reach(shop: Shop) -> None:
     theirs = str(await shop.value("SELECT min(number) FROM x_number"))
     await numbers.load(desk, "food", [{"number": "+8617010000001", "pool": "north"}])
     with pytest.raises(Invalid) as caught:
-        await numbers.freeze(desk, "food", Numbers(numbers=["+8617010000001", theirs]))
+        await numbers.freeze(desk, "food", Closing(numbers=["+8617010000001", theirs]))
     assert pointers(caught.value) == {"/numbers/1"}
     assert await shop.value("SELECT count(*) FROM x_number WHERE state <> 'open'") == 0

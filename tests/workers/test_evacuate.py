@@ -163,7 +163,7 @@ async def test_while_no_x_is_free_it_stays_and_is_tried_again(one: Instance, emu
 
     async def waits() -> bool:
         await evacuator.look()
-        return (await progress(one))["waiting_for"] == {"pool_exhausted": 1}
+        return bool((await progress(one))["waiting_for"] == {"pool_exhausted": 1})
 
     await eventually(waits)
     assert (await one.show(made)).x == X1
@@ -184,7 +184,7 @@ async def test_refused_by_the_platform_it_stays_and_is_tried_again(one: Instance
 
     async def waits() -> bool:
         await evacuator.look()
-        return (await progress(one))["waiting_for"] == {"platform_rejected_request": 1}
+        return bool((await progress(one))["waiting_for"] == {"platform_rejected_request": 1})
 
     await eventually(waits)
     assert (await one.show(made)).x == X1
