@@ -1,7 +1,8 @@
 """``python -m bench.overload``: several times of what the broker can do is asked of it.
 
-First as much as it can (closed loop), then a part of that, then a multiple (open loop, latency from the intended start, so
-that what waits in sockets or cannot be sent counts). What is accepted must take at most twice as long as with little to do.
+First as much as it can (closed loop), then a part of that, then a multiple (open loop, latency from the intended start,
+so that what waits in sockets or cannot be sent counts). What is accepted must take at most twice as long as with little
+to do.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ class Shed(Unavailable):
     """Refused by the gate: counted, but no line in the log, of which there would be thousands a second."""
 
 
-def admit(gate: Gate, kind: str, within_s: float) -> None:
+def admit(gate: Gate, kind: str, within_s: float, *, large: bool) -> None:
     """Let a request go on that has ``within_s`` to be answered.
 
     Raises:
         Shed: it would wait too long.
     """
-    refusal = gate.refuses(kind, within_s)
+    refusal = gate.refuses(kind, within_s, large=large)
     if refusal is not None:
         raise refusal_of(refusal)
 

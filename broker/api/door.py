@@ -61,7 +61,7 @@ class Door:
             return None
         route = self._routes[line.lastindex - 1]
         within_s = float(within[1]) if within is not None else self._default_deadline_s
-        refusal = self._gate.refuses(route.kind, within_s)
+        refusal = self._gate.refuses(route.kind, within_s, large=route.batch)
         if refusal is None:
             return self._gate.begin(route.kind)
         self._metrics.answered(route.path, route.method, Shed.status, 0.0)

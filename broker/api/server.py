@@ -60,7 +60,7 @@ def _endpoint(route: Route) -> AiohttpHandler:
         wait_s = parse.deadline_s(request, default=limits.default_deadline_s, longest=limits.longest_deadline_s)
         work = _let_in(request)
         if work is None:
-            admit(services.gate, route.kind, wait_s)
+            admit(services.gate, route.kind, wait_s, large=route.batch)
         key = authorize(request, services.registry(), route.scope)
         await charged(request, services, key)
         deadline = boottime() + wait_s

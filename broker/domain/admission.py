@@ -23,8 +23,8 @@ CALM_S = 1.0
 #: While shedding, the wait may be this many times what a lone request takes, but at least so long.
 _TIMES_ALONE = 2.0
 _LEAST_WAIT_S = 0.005
-#: So many are always let in: without them nothing would be learned.
-FEWEST = 6
+#: So many, and so many large ones, are always let in: without them nothing would be learned.
+FEWEST, FEWEST_LARGE = 6, 2
 #: Up to so many in work one counts as alone.
 _ALONE = 2
 #: What each one adds is taken for at least this.
@@ -90,28 +90,30 @@ class Gate:
         self._shed_at = -math.inf
         self.shedding = False
         self.refused: dict[str, int] = {}
-        #: Items in work, and those that came in requests of one.
+        #: Items in work; requests of one and larger ones that brought them.
         self.items = 0
         self.singles = 0
+        self.large = 0
 
-    def refuses(self, kind: str, within_s: float) -> Refusal | None:
-        """Tell whether a request that must be answered ``within_s`` is refused, and why."""
+    def refuses(self, kind: str, within_s: float, *, large: bool = False) -> Refusal | None:
+        """Tell whether a request that must be answered ``within_s`` is refused, and why; ``large``: it brings many."""
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = _Kind()
         wait_s = self.items * known.each_s
-        reason = self._reason(known, wait_s, within_s)
+        few = self.large < FEWEST_LARGE if large else self.singles < FEWEST
+        reason = self._reason(known, wait_s, within_s, few=few)
         if reason is None:
             return None
         self.refused[reason] = self.refused.get(reason, 0) + 1
         return Refusal(reason, wait_s)
 
-    def _reason(self, known: _Kind, wait_s: float, within_s: float) -> str | None:
+    def _reason(self, known: _Kind, wait_s: float, within_s: float, *, few: bool) -> str | None:
         now = self._now()
         self._look(now, wait_s)
         if self.items >= self._most:
             return "full"
-        if self.singles < FEWEST:
+        if few:
             return None
         if wait_s > within_s:
             return "deadline"
@@ -165,6 +167,7 @@ class Work:
         """Count ``items``: the request turned out to bring so many."""
         if items > 1 and self._items == 1:
             self._gate.singles -= 1
+            self._gate.large += 1
             self._gate.items += items - 1
             self._beside += items - 1
             self._items = items
@@ -209,3 +212,5 @@ class Work:
         self._gate.items += sign * self._items
         if self._items == 1:
             self._gate.singles += sign
+        else:
+            self._gate.large += sign

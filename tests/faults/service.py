@@ -29,7 +29,12 @@ Json = dict[str, Any]
 START_S = 60.0
 #: The promise: whatever happens to a process, an accepted request is settled this soon.
 SETTLED_S = 15.0
-QUICK = {"BROKER_LEASE_S": "6", "BROKER_RESCUE_INTERVAL_S": "0.5", "BROKER_PLATFORM_ABSENCE_S": "1"}
+QUICK = {
+    "BROKER_LEASE_S": "6",
+    "BROKER_RESCUE_INTERVAL_S": "0.5",
+    "BROKER_PLATFORM_ABSENCE_S": "1",
+    "BROKER_OVERLOAD_WAIT_S": "60",
+}
 _CHECKOUT = Path(__file__).parents[2]
 
 

@@ -63,6 +63,7 @@ class _Broker:
 def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
     """With 500 in work that add 1 ms each, 0.4 s are too few and 0.6 s enough; it is told when to come back."""
     broker = _Broker()
+    assert broker.reason() is None
     broker.hold(500)
     refusal = broker.gate.refuses(_KIND, 0.4)
     assert refusal is not None
@@ -135,6 +136,18 @@ def test_a_few_are_always_let_in() -> None:
     assert broker.reason(0.1) is None
     broker.hold(1)
     assert broker.reason(0.1) == "deadline"
+
+
+def test_large_requests_are_held_to_their_deadline() -> None:
+    """Two are let in whatever comes; a third one with too much in front of it is refused."""
+    broker = _Broker()
+    for _ in range(2):
+        assert broker.gate.refuses(_KIND, 3.0, large=True) is None
+        broker.hold(1)[0].holds(2000)
+    refusal = broker.gate.refuses(_KIND, 3.0, large=True)
+    assert refusal is not None
+    assert refusal.reason == "deadline"
+    assert broker.gate.refuses(_KIND, 10.0, large=True) is None
 
 
 def test_what_was_learned_is_unlearned() -> None:
