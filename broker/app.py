@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +25,8 @@ from broker.domain.admission import MOST_ITEMS, Gate
 from broker.domain.change import LineChange
 from broker.domain.drift import Kind
 from broker.domain.modes import MODES
+from broker.edge.listener import EdgeRunner
+from broker.edge.receiver import Receiver
 from broker.errors import Problem
 from broker.fence import Fence
 from broker.flows.allocate import Allocator
@@ -34,11 +37,14 @@ from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
 from broker.flows.inbound import Inbound, steady
 from broker.flows.live import Counted
+from broker.flows.notices import Notices
 from broker.flows.peers import Peers
 from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
 from broker.flows.pool_figures import PoolFigures
+from broker.flows.questions import Questions
 from broker.flows.reach import Books
+from broker.flows.route import Router
 from broker.flows.succession import Successions
 from broker.metrics import Metrics
 from broker.platform.huawei.access import driver_of
@@ -47,7 +53,7 @@ from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.settings import Settings
-from broker.store import bindings, calls, drift, failing, idempotency, inbound, listing, peers, reach, registry
+from broker.store import bindings, calls, drift, failing, idempotency, inbound, inbox, listing, peers, reach, registry
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -149,6 +155,8 @@ class Worker:
             Batcher("claim_live", partial(inbound.claim_live, self._db), in_flight=1),
             Batcher("drop_claims", partial(inbound.drop_claims, self._db), in_flight=1),
         )
+        self._notices = Notices(self._db, self._vault, self.registry)
+        await self._notices.look()
         self._successions = Successions(self._db, counted, self._dispatcher, lease_s=settings.lease_s)
         self._measures = Measures(
             self._metrics,
@@ -168,9 +176,10 @@ class Worker:
         self._measures.lag.start()
         door = Door(self._gate, self._metrics, ROUTES, default_deadline_s=self._services.limits.default_deadline_s)
         await self._listen(build(self._services, self._conditions, self._metrics), api, door)
-        edge_app = web.Application()
+        self._receiver = self._make_receiver()
+        edge_app = self._receiver.application()
         add_health(edge_app, self._conditions)
-        await self._listen(edge_app, edge)
+        await self._listen(edge_app, edge, runner_of=EdgeRunner, tls=tls_of(settings))
 
     async def drain(self) -> None:
         """Stop listening, answer what was accepted, finish or hand over platform calls, close."""
@@ -180,6 +189,7 @@ class Worker:
         await asyncio.wait((closing,), timeout=budget / 6)
         self._dispatcher.let_go()
         await closing
+        await self._receiver.drain()
         for service in self._periodic:
             if service.name != "keep":
                 await service.stop()
@@ -307,6 +317,15 @@ class Worker:
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
         )
 
+    def _make_receiver(self) -> Receiver:
+        questions = Questions(
+            Books(self._db, self._vault),
+            Router(self._db, self._vault, self.registry),
+            self.registry,
+            self._settings.question_timeout_s,
+        )
+        return Receiver(self._notices, questions, self.registry, self._metrics)
+
     def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
 
@@ -330,11 +349,22 @@ class Worker:
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, self._tend_history),
+            Periodic("projection", 0.02, self._notices.turn),
+            Periodic("inbox", 1.0, self._look_after_inbox),
+            Periodic("notices", 60.0, self._tend_notices),
             Periodic("metrics", 1.0, self._measures.look),
         ]
 
-    async def _listen(self, app: web.Application, sock: socket.socket, door: Door | None = None) -> None:
-        runner = Runner(
+    async def _listen(
+        self,
+        app: web.Application,
+        sock: socket.socket,
+        door: Door | None = None,
+        *,
+        runner_of: type[Runner] = Runner,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        runner = runner_of(
             app,
             door=door,
             access_log=None,
@@ -343,7 +373,7 @@ class Worker:
             keepalive_timeout=75,
         )
         await runner.setup()
-        await web.SockSite(runner, sock, backlog=1024).start()
+        await web.SockSite(runner, sock, ssl_context=tls, backlog=1024).start()
         self._runners.append(runner)
 
     async def _conditions(self) -> tuple[Mapping[str, bool], Mapping[str, bool]]:
@@ -426,8 +456,41 @@ class Worker:
             log.info("history_tended", step=step)
         return step is not None
 
+    async def _look_after_inbox(self) -> bool:
+        await self._notices.look()
+        waiting, oldest_s = self._notices.backlog
+        self._metrics.inbox_waiting.set(waiting)
+        self._metrics.inbox_oldest.set(oldest_s)
+        more = await self._notices.rescue()
+        for (kind, outcome), number in self._notices.counts.items():
+            self._metrics.notices.labels(kind, outcome).inc(number)
+        self._notices.counts.clear()
+        return more
+
+    async def _tend_notices(self) -> bool:
+        step = await inbox.tend(self._db, ahead=_HISTORY_AHEAD_WEEKS, limit=_SWEEP_SLICE)
+        if step is not None:
+            log.info("notices_tended", step=step)
+        return step is not None
+
     async def _sweep_idempotency(self) -> bool:
         return await idempotency.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
+
+
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return what the edge listener speaks TLS with; ``None`` = it does not.
+
+    Raises:
+        Problem: the files cannot be used.
+    """
+    if not settings.edge_tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.edge_tls_cert, settings.edge_tls_key or None)
+    except (OSError, ssl.SSLError):
+        raise Problem("BROKER_EDGE_TLS_CERT and BROKER_EDGE_TLS_KEY are no certificate with its key") from None
+    return context
 
 
 async def release_abandoned(db: Database, queue: deque[tuple[float, ReleaseAsk]]) -> None:

@@ -20,6 +20,7 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 #: Methods that are counted by their name: what a client may invent must not become series.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _HTTP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 10, 30)
+_PUSH_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5)
 _PLATFORM_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -136,6 +137,14 @@ class Metrics:
         )
         self.audit_calls = _counter("audit_calls", "Calls to the platform that audits made.")
         self.picked = _counter("picked_numbers", "Numbers that the platform picked, by whose they were.", "owner")
+        self.pushes = _counter("pushes", "Notifications answered, by the kind in their path.", "kind", "outcome")
+        self.push_seconds = _histogram(
+            "push_duration_seconds", "From a notification's head to its answer.", "kind", buckets=_PUSH_S
+        )
+        self.questions = _counter("questions", "Questions of the platform, by our answer.", "kind", "answer")
+        self.notices = _counter("notices", "Things told, by what became of them.", "kind", "outcome")
+        self.inbox_waiting = _gauge("inbox_waiting", "Notifications whose effects are to come.", most=True)
+        self.inbox_oldest = _gauge("inbox_oldest_seconds", "Age of the one that waits longest.", most=True)
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")
         self.database_away = _counter("database_unavailable", "Statements that got no answer.")
@@ -146,6 +155,7 @@ class Metrics:
         self.workers_ready = _gauge("workers_ready", "Workers that serve.")
         self.worker_restarts = _counter("worker_restarts", "Workers that ended without being told to.")
         self.build_info = _gauge("build_info", "1, labelled with what runs.", "version", "python", most=True)
+        self.push_tally = Tally(self.pushes, self.push_seconds, _PUSH_S)
         self.http = Tally(self.http_requests, self.http_seconds, _HTTP_S)
         self.platform = Tally(self.platform_calls, self.platform_seconds, _PLATFORM_S)
 
@@ -154,8 +164,17 @@ class Metrics:
         method = method if method in _METHODS else "other"
         self.http.note((route, method, status), (route, method), seconds)
 
+    def pushed(self, kind: str, outcome: str, seconds: float) -> None:
+        """Count a notification."""
+        self.push_tally.note((kind, outcome), (kind,), seconds)
+
+    def asked(self, kind: str, answer: str) -> None:
+        """Count a question."""
+        self.questions.labels(kind, answer).inc()
+
     def write(self) -> None:
         """Put what was noted since the last time where the parent reads it."""
+        self.push_tally.write()
         self.http.write()
         self.platform.write()
 

@@ -45,6 +45,11 @@ class Settings(BaseModel):
     admin_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     edge_host: str = "127.0.0.1"
     edge_port: Annotated[int, Field(ge=0, le=65535)] = 8082
+    edge_tls_cert: Annotated[str, Field(description="PEM file; empty: the edge listener speaks plain HTTP")] = ""
+    edge_tls_key: Annotated[str, Field(description="PEM file; empty: the key is in the certificate's file")] = ""
+    question_timeout_s: Annotated[
+        float, Field(ge=0.05, le=4, description="for whom a call or SMS is for; then nobody")
+    ] = 1.0
     workers: Annotated[int, Field(ge=1, le=64)] = 2
 
     db_connections: Annotated[int, Field(ge=2, le=200, description="per worker")] = 8

@@ -125,10 +125,33 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
     return response
 
 
+class Protocol(Guarded):
+    """A connection whose unreadable requests are answered as problems."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer as aiohttp does, but with a problem that repeats nothing of what was sent."""
+        response = super().handle_error(request, status, exc, message)
+        problem = BadRequest("This is not readable as HTTP/1.1.") if status < 500 else Problem()  # noqa: PLR2004
+        request_id = new_request_id()
+        answer = to_http(problem_reply(problem, request_id), request_id)
+        if response.keep_alive is False:
+            answer.force_close()
+        return answer
+
+
 class Runner(web.AppRunner):
     """Serves an application and answers as problems, too, what never reaches it: unreadable HTTP, odd expectations."""
 
     __slots__ = ("_door",)
+    protocol = Protocol
 
     def __init__(self, app: web.Application, *, door: Door | None = None, **options: Any) -> None:
         """As AppRunner does; ``door`` turns requests away while there are too many."""
@@ -152,32 +175,16 @@ class Runner(web.AppRunner):
 
         # A compressed body is refused by its header; unpacking it, or failing to, is nothing to do before that.
         options = {**server._kwargs, "auto_decompress": False, "door": self._door}  # noqa: SLF001 - as AppRunner makes it
-        return _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
+        served = _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
+        served.protocol = self.protocol
+        return served
 
 
 class _Server(web.Server):
+    protocol = Protocol
+
     def __call__(self) -> Guarded:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
-
-
-class _Protocol(Guarded):
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer as aiohttp does, but with a problem that repeats nothing of what was sent."""
-        response = super().handle_error(request, status, exc, message)
-        problem = BadRequest("This is not readable as HTTP/1.1.") if status < 500 else Problem()  # noqa: PLR2004
-        request_id = new_request_id()
-        answer = to_http(problem_reply(problem, request_id), request_id)
-        if response.keep_alive is False:
-            answer.force_close()
-        return answer
+        return self.protocol(self, loop=self._loop, **self._kwargs)
 
 
 def _traceparent(request: web.Request) -> str | None:

@@ -22,7 +22,7 @@ _NUMBERS: tuple[tuple[str, type[int | float]], ...] = (
     ("max_live_bindings", int),
     ("withdraw_after_s", int),
 )
-_WORDS = ("event_url", "cdr_url", "sms_url", "channel", "industry", "call_script", "owner")
+_WORDS = ("event_url", "cdr_url", "sms_url", "push_from", "close_tone", "channel", "industry", "call_script", "owner")
 
 
 @click.group()
@@ -92,6 +92,11 @@ def _profile(command: Any) -> Any:
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),
+            click.option(
+                "--push-wsse/--no-push-wsse", default=None, help="Whether pushes may be signed in the older scheme."
+            ),
+            click.option("--push-from", help="Networks that pushes may come from, with commas between, or 'none'."),
+            click.option("--close-tone", help="Voice file for callers whom mode X puts through to nobody, or 'none'."),
             click.option("--channel", help="A note: through whom the business comes; 'none' takes it away."),
             click.option("--industry", help="A note: what business the calls are about; 'none' takes it away."),
             click.option("--call-script", help="A note: what the callers say; 'none' takes it away."),

@@ -16,6 +16,7 @@ from broker.cli.calls import calls
 from broker.cli.completion import completion
 from broker.cli.evacuation import evacuation
 from broker.cli.importing import import_
+from broker.cli.notifications import notifications
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.reach import reach
@@ -148,5 +149,7 @@ def emulate(arguments: tuple[str, ...]) -> None:
 
 
 numbers.add_command(evacuation)
-for command in (app, audit, caller, calls, import_, key, pool, numbers, tones, bindings, reach, completion):
+for command in (
+    app, audit, caller, calls, import_, key, pool, numbers, tones, bindings, reach, notifications, completion,
+):  # fmt: skip
     main.add_command(command)

@@ -2,7 +2,8 @@
 
 A row id is a UUID of version 7, made by the process before the insert so that it can be authenticated data of the
 row's encryption. A public id is ``bnd_`` (of a peer ``per_``) and 32 characters that hold the row id and its pool: it
-sorts by time, and finds its row without a look-up table.
+sorts by time, and finds its row without a look-up table. What the platform tells of has ``cal_``, ``cdr_`` or ``sms_``
+and no pool.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import binascii
 import os
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-_PUBLIC = re.compile(r"(?:bnd|per)_[0-9a-v]{32}")
+_PUBLIC = re.compile(r"(?:bnd|per|cal|cdr|sms)_[0-9a-v]{32}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 
@@ -33,6 +35,17 @@ def new_id() -> UUID:
         _random.extend(block[at : at + _RANDOM_BYTES] for at in range(0, len(block), _RANDOM_BYTES))
     high = (time.time_ns() // 1_000_000) << 80
     return UUID(int=(high | int.from_bytes(_random.pop(), "big")) & _RANDOM_MASK | _MARKS)
+
+
+def dated_id(at: datetime, digest: bytes) -> UUID:
+    """Return the id, shaped as a new one, of what happened at that millisecond and has this digest of 10 bytes."""
+    high = ((at - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)) << 80
+    return UUID(int=(high | int.from_bytes(digest[:_RANDOM_BYTES], "big")) & _RANDOM_MASK | _MARKS)
+
+
+def date_of(row_id: UUID) -> datetime:
+    """Return the millisecond that an id holds."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=row_id.int >> 80)
 
 
 def public_id(pool_id: int, row_id: UUID, prefix: str = "bnd_") -> str:

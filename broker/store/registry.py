@@ -58,6 +58,10 @@ class App:
     withdraw_after_s: int | None = None
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
+    #: Whether pushes may be signed by X-WSSE, the networks they come from, and what a caller hears who reaches nobody.
+    push_wsse: bool = True
+    push_from: str | None = None
+    close_tone: str | None = None
     tones: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: Rates of single interfaces (bind, unbind, modify, query) within ``rate``, where they have one.
     own_rates: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -240,6 +244,9 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         max_live_bindings=row["max_live_bindings"],
         withdraw_after_s=row["withdraw_after_s"],
         accepted_secrets=secrets,
+        push_wsse=row["push_wsse"],
+        push_from=row["push_from"],
+        close_tone=row["close_tone"],
         tones=tones,
         own_rates={kind: rate for kind in INTERFACES if (rate := row[f"{kind}_rate"]) is not None},
         callers=row["callers"],

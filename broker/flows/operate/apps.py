@@ -8,6 +8,7 @@ from collections.abc import Callable
 import asyncpg
 import orjson
 
+from broker.domain.notice import PUSH_KINDS
 from broker.errors import Conflict, FieldError, Invalid, Unavailable
 from broker.flows.operate.desk import Access, Desk, Shown, no_app, sealed, shown
 from broker.flows.operate.fields import AppChange, NewApp
@@ -50,7 +51,8 @@ async def show(desk: Desk, name: str) -> Shown:
     row = await desk.db.fetchrow(statements("operate")["apps"], name)
     if row is None:
         raise no_app(name)
-    return dict(row)
+    # What the platform's console is to be given, behind the address of the edge listener.
+    return {**row, "push_paths": [f"/n/{name}/{kind}" for kind in PUSH_KINDS]}
 
 
 async def create(desk: Desk, new: NewApp) -> Shown:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -100,6 +101,14 @@ def _party(value: str) -> str:
     return value
 
 
+def _networks(value: str) -> str:
+    try:
+        listed = [str(ip_network(part.strip())) for part in value.split(",")]
+    except ValueError:
+        raise ValueError("must be networks as 203.0.113.0/24,2001:db8::/32") from None
+    return ",".join(listed)
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Area = Annotated[str, AfterValidator(_area)]
 Address = Annotated[str, Field(max_length=500), AfterValidator(_address)]
@@ -163,6 +172,9 @@ class Profile(Given):
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
+    push_wsse: bool = True
+    push_from: Annotated[str, Field(max_length=1000), AfterValidator(_networks)] | None = None
+    close_tone: Annotated[str, AfterValidator(_tone_name)] | None = None
     channel: Note | None = None
     industry: Note | None = None
     call_script: Script | None = None
@@ -342,6 +354,13 @@ class BindingFilter(Given):
     x: Number | None = None
     state: Literal["pending", "active", "releasing", "released", "failed"] | None = None
     party: Annotated[str, AfterValidator(_party)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 50
+
+
+class NoticeFilter(Given):
+    """Which notifications to list."""
+
+    state: Literal["new", "done", "unreadable", "stuck"] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 50
 
 

@@ -1,0 +1,173 @@
+"""The way of a notification: kept, answered, projected; by whoever received it, or any other instance after a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from broker.domain.notice import Notice, NumberStatus, Told, read
+from broker.flows.attribution import Attribution
+from broker.flows.batching import Batcher
+from broker.flows.projection import item_of, notice_id
+from broker.store import inbox
+from broker.store.crypto import SealBroken, Vault
+from broker.store.database import Database, DatabaseAway
+from broker.store.inbox import Arrived
+from broker.store.registry import Registry
+
+log = structlog.get_logger()
+
+_SLICE = 200
+#: Beyond this many that wait here, others take them up from the database.
+_MOST_WAITING = 20_000
+#: After this long whoever looks takes a notification up: its receiver has died, or is too busy.
+_LEASE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    at: datetime
+    id: UUID
+    app_id: int
+    notice: Notice
+
+
+class Notices:
+    """Takes notifications in.
+
+    ``counts`` are by (kind, what became of it), for whoever reads and clears them; ``backlog`` is how many wait for
+    their effects, and the age of the oldest in seconds.
+    """
+
+    def __init__(self, db: Database, vault: Vault, registry: Callable[[], Registry]) -> None:
+        """``registry`` returns the newest configuration."""
+        self._db = db
+        self._vault = vault
+        self._registry = registry
+        self._attribution = Attribution(db, vault, registry)
+        self._keeping: Batcher[Arrived, bool] = Batcher(
+            "keep_notices", partial(inbox.keep, db, lease_s=_LEASE_S), size=_SLICE, queue_limit=10_000
+        )
+        self._waiting: deque[_Pending] = deque()
+        self._woken = asyncio.Event()
+        self._ahead = timedelta()
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.backlog = (0, 0.0)
+
+    @property
+    def now(self) -> datetime:
+        """The time on the database's clock, as far as :meth:`look` knows it."""
+        return datetime.now(UTC) + self._ahead
+
+    async def look(self) -> bool:
+        """Learn the database's time, and how many notifications wait there for how long."""
+        number, oldest_s, now = await inbox.look(self._db)
+        self.backlog = (number, oldest_s)
+        self._ahead = now - datetime.now(UTC)
+        return False
+
+    async def keep(self, app_id: int, told: Sequence[Told], signed_at: datetime) -> None:
+        """Commit what a notification tells of; its effects follow.
+
+        Raises:
+            Unavailable: too many wait for the database.
+            DatabaseAway: it did not answer; whether anything is kept is unknown.
+        """
+        arrived = [self._arrived(app_id, one, signed_at) for one in told]
+        for one, row, new in zip(told, arrived, await self._kept(arrived), strict=True):
+            self.counts[row.kind, "kept" if new else "repeated"] += 1
+            if one.notice is not None and new:
+                self._note_foreign(app_id, one.notice)
+                if len(self._waiting) < _MOST_WAITING:
+                    self._waiting.append(_Pending(row.at, row.id, app_id, one.notice))
+        self._woken.set()
+
+    async def turn(self) -> bool:
+        """Project what has been received here; waits until there is something. True: there is more."""
+        await self._woken.wait()
+        batch = [self._waiting.popleft() for _ in range(min(_SLICE, len(self._waiting)))]
+        if not self._waiting:
+            self._woken.clear()
+        await self._project(batch)
+        return bool(self._waiting)
+
+    async def rescue(self) -> bool:
+        """Project what nobody has brought to its end. True: there may be more."""
+        due = await inbox.claim_due(self._db, limit=_SLICE, lease_s=_LEASE_S)
+        pending: list[_Pending] = []
+        for one in due:
+            try:
+                raw = self._vault.open("inbox", "raw", 0, one.id, one.raw_sealed).encode("latin-1")
+            except SealBroken:
+                await self._set_aside(one.at, one.id, "seal_broken")
+                continue
+            told = read(raw, one.at)
+            ids = [self._arrived(one.app_id, part, one.at).id for part in told]
+            if ids == [one.id] and told[0].notice is not None:
+                pending.append(_Pending(one.at, one.id, one.app_id, told[0].notice))
+            elif all(part.notice is None for part in told):
+                await inbox.set_aside(self._db, one.at, one.id, "unreadable", "unreadable")
+            else:
+                # What could not be read when it came is taken apart now.
+                await self.keep(one.app_id, told, one.at)
+                await inbox.settle(self._db, one.at, one.id)
+        await self._project(pending)
+        return len(due) == _SLICE
+
+    def _arrived(self, app_id: int, told: Told, signed_at: datetime) -> Arrived:
+        notice = told.notice
+        at = notice.at if notice is not None else signed_at
+        identity = notice.identity if notice is not None else ("unreadable", told.raw.decode("latin-1"))
+        row_id = notice_id(self._vault, app_id, at, identity)
+        sealed = self._vault.seal("inbox", "raw", 0, row_id, told.raw.decode("latin-1"))
+        return Arrived(at, row_id, app_id, notice.kind if notice is not None else "unreadable", sealed)
+
+    async def _kept(self, arrived: Sequence[Arrived]) -> list[bool]:
+        return list(await asyncio.gather(*(self._keeping.enqueue(row) for row in arrived)))
+
+    def _note_foreign(self, app_id: int, notice: Notice) -> None:
+        if notice.x is None:
+            return
+        registry = self._registry()
+        place = registry.places.get(notice.x)
+        if place is None or registry.pools[place[0]].app.id != app_id:
+            self.counts[notice.kind, "foreign_number"] += 1
+
+    async def _project(self, batch: Sequence[_Pending]) -> None:
+        kinds: dict[str, list[_Pending]] = {}
+        for one in batch:
+            kinds.setdefault(one.notice.kind, []).append(one)
+        for kind, some in kinds.items():
+            await self._bring_about(kind, some)
+
+    async def _bring_about(self, kind: str, batch: Sequence[_Pending]) -> None:
+        """Project a batch; one that fails is halved until what spoils it stands alone and is set aside."""
+        try:
+            asked = [(one.app_id, one.notice) for one in batch]
+            found = [None] * len(batch) if kind == NumberStatus.kind else await self._attribution.find(asked)
+            items = [
+                item_of(self._vault, one.app_id, one.id, one.notice, whose)
+                for one, whose in zip(batch, found, strict=True)
+            ]
+            self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
+        except DatabaseAway:
+            log.warning("projection_waits", kind=kind, notices=len(batch))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops this one only
+            if len(batch) == 1:
+                await self._set_aside(batch[0].at, batch[0].id, type(error).__name__)
+                return
+            half = len(batch) // 2
+            await self._bring_about(kind, batch[:half])
+            await self._bring_about(kind, batch[half:])
+
+    async def _set_aside(self, at: datetime, row_id: UUID, error: str) -> None:
+        log.warning("notice_stuck", error=error)
+        self.counts["any", "stuck"] += 1
+        await inbox.set_aside(self._db, at, row_id, "stuck", error)
