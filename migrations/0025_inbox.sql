@@ -208,26 +208,6 @@ CREATE INDEX sms_x ON sms (x, at) WHERE x IS NOT NULL;
 CREATE INDEX sms_sender ON sms (sender_key) WHERE sender_key IS NOT NULL;
 CREATE INDEX sms_receiver ON sms (receiver_key) WHERE receiver_key IS NOT NULL;
 
-CREATE TABLE number_notice (
-  at          timestamptz NOT NULL,
-  id          uuid NOT NULL,
-  app_id      integer NOT NULL,
-  x           text NOT NULL,
-  status      text NOT NULL,
-  cause       text,
-  received_at timestamptz NOT NULL,
-  PRIMARY KEY (at, id)
-) PARTITION BY RANGE (at);
-COMMENT ON TABLE number_notice IS 'What the platform said of the states of X numbers, each word once.';
-COMMENT ON COLUMN number_notice.at IS 'When it was signed: the notification has no time of its own.';
-COMMENT ON COLUMN number_notice.id IS 'Keyed hash of number, status, cause and that time.';
-COMMENT ON COLUMN number_notice.app_id IS 'Who was told.';
-COMMENT ON COLUMN number_notice.x IS 'The number.';
-COMMENT ON COLUMN number_notice.status IS '5 normal, 9 suspended, 10 unavailable, 11 frozen for new bindings.';
-COMMENT ON COLUMN number_notice.cause IS 'The platform''s word for why it is unavailable.';
-COMMENT ON COLUMN number_notice.received_at IS 'When it was taken in.';
-CREATE INDEX number_notice_app ON number_notice (app_id, at);
-
 -- Each takes what no dated partition is there for: nothing is ever lost to a partition that is missing, or to an odd time.
 CREATE TABLE inbox_rest PARTITION OF inbox DEFAULT;
 COMMENT ON TABLE inbox_rest IS 'Rows of days without a partition of their own.';
@@ -237,8 +217,6 @@ CREATE TABLE cdr_rest PARTITION OF cdr DEFAULT;
 COMMENT ON TABLE cdr_rest IS 'Rows of weeks without a partition of their own.';
 CREATE TABLE sms_rest PARTITION OF sms DEFAULT;
 COMMENT ON TABLE sms_rest IS 'Rows of weeks without a partition of their own.';
-CREATE TABLE number_notice_rest PARTITION OF number_notice DEFAULT;
-COMMENT ON TABLE number_notice_rest IS 'Rows of weeks without a partition of their own.';
 
 CREATE FUNCTION tend_notices(p_ahead integer, p_slice integer) RETURNS text
 LANGUAGE plpgsql SET lock_timeout = '200ms' SET enable_seqscan = off
@@ -256,7 +234,7 @@ BEGIN
   END IF;
   FOR v_of IN
     SELECT t.name, t.days, CASE t.days WHEN 1 THEN least(7, a.least_days) ELSE a.most_days END AS keep
-    FROM (VALUES ('inbox', 1), ('call', 7), ('cdr', 7), ('sms', 7), ('number_notice', 7)) AS t (name, days)
+    FROM (VALUES ('inbox', 1), ('call', 7), ('cdr', 7), ('sms', 7)) AS t (name, days)
     CROSS JOIN (SELECT coalesce(min(retention_days), 7) AS least_days, coalesce(max(retention_days), 7) AS most_days FROM app) AS a
   LOOP
     -- From the one before today's on, because what is told may be hours old. Weeks begin on Mondays.
@@ -564,29 +542,3 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION project_sms IS 'Enters what became of short messages, as project_events().';
-
-CREATE FUNCTION project_statuses(p_statuses text) RETURNS integer
-LANGUAGE plpgsql SET enable_seqscan = off
-AS $$
-DECLARE
-  v_now CONSTANT timestamptz := broker_now();
-  v_done integer := 0;
-  v_notice number_notice;
-BEGIN
-  FOR v_notice IN
-    SELECT (jsonb_populate_recordset(NULL::number_notice, p_statuses::jsonb)).* ORDER BY at, id
-  LOOP
-    CONTINUE WHEN NOT settle_notice(v_notice.at, v_notice.id);
-    v_done := v_done + 1;
-    v_notice.received_at := v_now;
-    INSERT INTO number_notice SELECT v_notice.* ON CONFLICT (at, id) DO NOTHING;
-    CONTINUE WHEN NOT FOUND;
-    PERFORM emit_event(v_notice.app_id, 'number.status', (
-        SELECT x.pool_id FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
-        WHERE x.number = v_notice.x AND x.state <> 'moved' AND p.app_id = v_notice.app_id), NULL,
-      jsonb_strip_nulls(jsonb_build_object('x', v_notice.x, 'status', v_notice.status, 'cause', v_notice.cause, 'at', v_notice.at)));
-  END LOOP;
-  RETURN v_done;
-END
-$$;
-COMMENT ON FUNCTION project_statuses IS 'Enters states of X numbers, as project_events().';

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broker.domain.notice import CallEvent, Cdr, Notice, NumberStatus, Sms
+from broker.domain.notice import CallEvent, Cdr, Sms
 from broker.domain.phone import PhoneNumber, is_e164
 from broker.domain.reach import Reached
 from broker.errors import Invalid
@@ -33,9 +33,9 @@ class Attribution:
     vault: Vault
     registry: Callable[[], Registry]
 
-    async def find(self, notices: Sequence[tuple[int, Notice]]) -> list[Found | None]:
+    async def find(self, notices: Sequence[tuple[int, CallEvent | Cdr | Sms]]) -> list[Found | None]:
         """Return for each (app id, notification) whose it is; ``None`` = that is not known."""
-        mentions = [_mention(app_id, notice) for app_id, notice in notices]
+        mentions = [Mention(app_id, notice.mark, notice.subscription, notice.x) for app_id, notice in notices]
         found = await inbox.lines_told(self.db, mentions)
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -46,8 +46,8 @@ class Attribution:
         await asyncio.gather(*(look(place) for place, one in enumerate(found) if one is None))
         return found
 
-    async def _by_history(self, app_id: int, notice: Notice) -> Found | None:
-        if isinstance(notice, NumberStatus) or notice.x is None or not is_e164(notice.caller or ""):
+    async def _by_history(self, app_id: int, notice: CallEvent | Cdr | Sms) -> Found | None:
+        if notice.x is None or not is_e164(notice.caller or ""):
             return None
         registry = self.registry()
         spot = spot_in(registry, notice.x)
@@ -68,9 +68,3 @@ class Attribution:
 
 def _moment(notice: CallEvent | Cdr | Sms) -> datetime:
     return notice.call_in_at or notice.at if isinstance(notice, Cdr) else notice.at
-
-
-def _mention(app_id: int, notice: Notice) -> Mention:
-    if isinstance(notice, NumberStatus):
-        return Mention(app_id, None, None, None)
-    return Mention(app_id, notice.mark, notice.subscription, notice.x)

@@ -15,6 +15,7 @@ import structlog
 from broker.domain.notice import Notice, NumberStatus, Told, read
 from broker.flows.attribution import Attribution
 from broker.flows.batching import Batcher
+from broker.flows.number_status import apply_number_status
 from broker.flows.projection import item_of, notice_id
 from broker.store import inbox
 from broker.store.crypto import SealBroken, Vault
@@ -150,13 +151,17 @@ class Notices:
     async def _bring_about(self, kind: str, batch: Sequence[_Pending]) -> None:
         """Project a batch; one that fails is halved until what spoils it stands alone and is set aside."""
         try:
-            asked = [(one.app_id, one.notice) for one in batch]
-            found = [None] * len(batch) if kind == NumberStatus.kind else await self._attribution.find(asked)
-            items = [
-                item_of(self._vault, one.app_id, one.id, one.notice, whose)
-                for one, whose in zip(batch, found, strict=True)
-            ]
-            self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
+            for one in batch:
+                if isinstance(one.notice, NumberStatus):
+                    await self._take_status(one, one.notice)
+            entered = [(one, one.notice) for one in batch if not isinstance(one.notice, NumberStatus)]
+            if entered:
+                found = await self._attribution.find([(one.app_id, notice) for one, notice in entered])
+                items = [
+                    item_of(self._vault, one.app_id, one.id, notice, whose)
+                    for (one, notice), whose in zip(entered, found, strict=True)
+                ]
+                self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
         except DatabaseAway:
             log.warning("projection_waits", kind=kind, notices=len(batch))
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops this one only
@@ -166,6 +171,12 @@ class Notices:
             half = len(batch) // 2
             await self._bring_about(kind, batch[:half])
             await self._bring_about(kind, batch[half:])
+
+    async def _take_status(self, one: _Pending, status: NumberStatus) -> None:
+        # Harmless again and in any order: so its effects may be there before it is noted that they are.
+        await apply_number_status(self._db, one.app_id, status.x, status.status, status.cause or "", status.at)
+        await inbox.settle(self._db, one.at, one.id)
+        self.counts[status.kind, "projected"] += 1
 
     async def _set_aside(self, at: datetime, row_id: UUID, error: str) -> None:
         log.warning("notice_stuck", error=error)

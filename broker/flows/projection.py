@@ -9,7 +9,7 @@ from uuid import UUID
 
 from broker.domain import hangup
 from broker.domain.ids import dated_id, public_id
-from broker.domain.notice import CallEvent, Cdr, Notice, NumberStatus, Sms
+from broker.domain.notice import CallEvent, Cdr, Sms
 from broker.store.crypto import Vault
 from broker.store.inbox import Found
 
@@ -28,7 +28,9 @@ def call_id(vault: Vault, app_id: int, session: str) -> UUID:
     return UUID(bytes=vault.request_hash(b"session", b"%d" % app_id, session.encode())[:16])
 
 
-def item_of(vault: Vault, app_id: int, row_id: UUID, notice: Notice, found: Found | None) -> dict[str, Any]:
+def item_of(
+    vault: Vault, app_id: int, row_id: UUID, notice: CallEvent | Cdr | Sms, found: Found | None
+) -> dict[str, Any]:
     """Return the row for the function of the notification's kind."""
     whose: dict[str, Any] = {"at": notice.at, "id": row_id, "app_id": app_id}
     if found is not None:
@@ -41,8 +43,6 @@ def item_of(vault: Vault, app_id: int, row_id: UUID, notice: Notice, found: Foun
             return whose | _cdr(vault, app_id, row_id, notice)
         case Sms():
             return whose | _sms(vault, row_id, notice)
-        case NumberStatus():
-            return whose | {"x": notice.x, "status": notice.status, "cause": notice.cause}
 
 
 def _event(vault: Vault, app_id: int, event: CallEvent) -> dict[str, Any]:

@@ -34,9 +34,6 @@ SELECT project_cdrs($1) AS done;
 -- name: project_sms
 SELECT project_sms($1) AS done;
 
--- name: project_status
-SELECT project_statuses($1) AS done;
-
 -- name: look
 SELECT count(*) AS number, coalesce(extract(epoch FROM broker_now() - min(received_at)), 0)::double precision AS oldest_s,
        broker_now() AS now
