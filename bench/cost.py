@@ -30,7 +30,7 @@ FROM pg_stat_statements WHERE toplevel AND dbid = (SELECT oid FROM pg_database W
 """
 _ROWS = """
 SELECT sum(n_tup_ins)::bigint AS inserted, sum(n_tup_upd)::bigint AS updated, sum(n_tup_hot_upd)::bigint AS in_place,
-       sum(n_tup_del)::bigint AS deleted
+       sum(n_tup_del)::bigint AS deleted, sum(n_tup_ins) FILTER (WHERE relname = 'binding')::bigint AS bindings
 FROM pg_stat_user_tables
 """
 _WAL = """
@@ -89,7 +89,9 @@ def cost(before: Snapshot, after: Snapshot, confirmed: int) -> dict[str, Any]:
     cpu = {role: after.cpu_s[role] - before.cpu_s[role] for role in after.cpu_s}
     kernel = {role: after.kernel_s[role] - before.kernel_s[role] for role in after.kernel_s}
     listed = _statements(before, after, per)
-    rows = {what: round((after.rows[what] - before.rows[what]) * per, 2) for what in after.rows}
+    # Servers tell of rows up to a second late, so these are counted by the bindings that were told of with them.
+    counted = {what: after.rows[what] - before.rows[what] for what in after.rows}
+    rows = {what: round(count / max(counted["bindings"], 1), 2) for what, count in counted.items()}
     return {
         "cpu_us": {role: round(seconds * per * 1e6, 1) for role, seconds in cpu.items()},
         "kernel_us": {role: round(seconds * per * 1e6, 1) for role, seconds in kernel.items()},

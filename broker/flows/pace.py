@@ -8,17 +8,17 @@ from typing import Any
 
 #: What queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
 PATIENCE_S = 0.1
-#: After a batch of so many the next one is worth a moment: until ``_FULL`` wait, or :data:`GAP_S` after the last began.
-_CROWD = 10
-_FULL = 50
-GAP_S = 0.025
+#: Where so many come in :data:`GAP_S`, a batch begins that long after the one before, or once ``_FULL`` wait.
+_CROWD = 18
+_FULL = 60
+GAP_S = 0.03
 
 
 class Pace:
     """Begins batches of what waits, at most ``in_flight`` at a time.
 
     Load makes batches larger instead of more: what comes while one runs shares the next, and a crowd is given a moment
-    to gather. Nothing waits where there is no crowd. A whole batch of ``size`` goes beside the running one, and so does
+    to gather. Where there is none nothing waits. A whole batch of ``size`` goes beside the running one, and so does
     what one keeps waiting for long.
     """
 
@@ -38,9 +38,9 @@ class Pace:
         self._size = size
         self._in_flight = in_flight
         self._tasks: set[asyncio.Task[None]] = set()
-        self._begun = 0.0
+        self._begun = float("-inf")
         self._woken = False
-        self._last = 0  # items of the last batch
+        self._crowded = False
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
@@ -66,7 +66,7 @@ class Pace:
         waiting = self._waiting()
         if self._tasks:
             return PATIENCE_S if waiting < self._size else 0.0
-        return GAP_S if self._last >= _CROWD and waiting < _FULL else 0.0
+        return GAP_S if self._crowded and waiting < _FULL else 0.0
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -81,8 +81,9 @@ class Pace:
     def _start(self) -> None:
         self._woken = False
         while (waiting := self._waiting()) and self._may_begin() and (work := self._begin()) is not None:
-            self._last = waiting - self._waiting()
-            self._begun = asyncio.get_running_loop().time()
+            now = asyncio.get_running_loop().time()
+            self._crowded = (waiting - self._waiting()) * GAP_S >= _CROWD * (now - self._begun)
+            self._begun = now
             task = asyncio.create_task(work, name=self._name)
             self._tasks.add(task)
             task.add_done_callback(self._finished)

@@ -63,7 +63,7 @@ async def test_who_waits_behind_a_slow_statement_gets_one_beside_it() -> None:
 
 
 async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a batch of many the next waits until many have come, or for a moment; after a small one it does not."""
+    """Where many come in a short time the next batch waits for more of them, or for a moment; else it does not."""
     monkeypatch.setattr(pace, "GAP_S", 300.0)
     batches: list[int] = []
 
@@ -73,17 +73,18 @@ async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest
 
     batcher: Batcher[int, int] = Batcher("test", run)
 
-    async def many(count: int) -> None:
-        await asyncio.gather(*map(batcher.submit, range(count)))
+    def many(count: int) -> asyncio.Future[list[int]]:
+        return asyncio.gather(*map(batcher.submit, range(count)))
 
-    await many(1)
-    await many(30)
-    first = asyncio.create_task(many(20))
-    for _ in range(10):
+    await asyncio.wait_for(many(1), 30)
+    await asyncio.wait_for(many(30), 30)
+    first = many(20)
+    for _ in range(20):
         await asyncio.sleep(0)
     assert batches == [1, 30]
-    await asyncio.wait_for(asyncio.gather(first, many(40)), 30)
-    assert batches == [1, 30, 60]
+    await asyncio.wait_for(asyncio.gather(first, many(50)), 30)
+    assert batches == [1, 30, 70]
     monkeypatch.setattr(pace, "GAP_S", 0.01)
     await asyncio.wait_for(many(1), 30)
-    assert batches == [1, 30, 60, 1]
+    await asyncio.wait_for(many(1), 30)
+    assert batches == [1, 30, 70, 1, 1]
