@@ -42,6 +42,9 @@ def main() -> int:
     parser.add_argument("--modes", default="axb,axe", help=f"what is killed amid: {','.join(MODES)} (default axb,axe)")
     parser.add_argument("--workers", type=int, default=3, help="processes of the broker (default 3)")
     parser.add_argument("--clients", type=int, help="per mode (default 24; with --takeover 150)")
+    parser.add_argument(
+        "--full", type=float, default=0.0, help="share of binds that the platform refuses as an X that is full"
+    )
     parser.add_argument("--default-times", action="store_true", help="with leases and waits as users have them")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()

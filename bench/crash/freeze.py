@@ -32,6 +32,9 @@ _BEYOND_S: Final = 3.0
 _SETTLE_S: Final = 60.0
 _AWAKE_S: Final = 3.0
 _LOOK_S: Final = 0.1
+#: So soon one who is awake has answered.
+_ANSWERED_S: Final = 2.0
+_AT_ONCE: Final = 16
 #: So soon after the freeze a client of another process has had an answer.
 _SOON_S: Final = 1.5
 #: Room for all.
@@ -134,15 +137,21 @@ def _is_stale(row: Mapping[str, Any], new_lines: set[str]) -> bool:
 
 async def _release_all(stack: Stack, scenario: Scenario) -> None:
     headers = {"Authorization": f"Bearer {scenario.api_key}", "Connection": "close"}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=2)) as http:
-        for row in await _read(stack, _LIVE):
-            url = f"{stack.api}/v1/bindings/{public_id(row['pool_id'], row['id'])}"
+    connector = aiohttp.TCPConnector(limit=_AT_ONCE)
+    async with aiohttp.ClientSession(
+        headers=headers, connector=connector, timeout=aiohttp.ClientTimeout(sock_read=_ANSWERED_S)
+    ) as http:
+
+        async def release(binding: str) -> None:
             for _ in range(20):
                 # A new connection may be the sleeper's: the next one need not.
                 with suppress(TimeoutError, aiohttp.ClientError):
-                    async with http.delete(url) as answer:
+                    async with http.delete(f"{stack.api}/v1/bindings/{binding}") as answer:
                         await answer.read()
-                    break
+                    return
+
+        live = await _read(stack, _LIVE)
+        await asyncio.gather(*(release(public_id(row["pool_id"], row["id"])) for row in live))
 
 
 async def _settled(stack: Stack) -> None:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from bench.crash.environment import HASTE, variables
-from bench.crash.orders import FAULTS, Orders, add_faults, fault_hits, judge_all, rescued
+from bench.crash.orders import FAULTS, FULL, Orders, add_faults, fault_hits, judge_all, rescued
 from bench.crash.points import KILLED, Point, Trap, kill_one
 from bench.stack import BenchError, Stack, running
 
@@ -33,7 +33,7 @@ async def kill_at_all(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "kills": sum(one["kills"] for one in points), "seconds": round(time.monotonic() - began, 1),
         "modes": options.modes, "workers": options.workers, "clients": options.clients * len(options.modes),
-        "default_times": options.default_times,
+        "default_times": options.default_times, "full": options.full,
         "orders": sum(one["answered"].get("bind", 0) for one in points),
         "taken_over": sum(one["taken_over"] for one in points),
         "axyb_lost_answers": sum(one["axyb_lost_answers"] for one in points),
@@ -56,7 +56,7 @@ async def _measure(stack: Stack, trap: Trap, point: Point, options: argparse.Nam
         await Orders.prepare(stack, mode, place, options.clients, moving=bool(point.advance_s))
         for place, mode in enumerate(options.modes)
     ]
-    await add_faults(stack, FAULTS)
+    await add_faults(stack, [*FAULTS, {**FULL, "share": options.full}] if options.full else FAULTS)
     killed = await _kill_amid(loads, stack, trap, point, options.kills)
     loaded = time.monotonic()
     violations = await judge_all(stack, loads, settle_s=_SETTLE_DEFAULT_S if options.default_times else _SETTLE_S)

@@ -35,6 +35,8 @@ FAULTS: Final = (
     {"interface": "*", "kind": "reset", "share": 0.02},
     {"interface": "*", "kind": "code", "code": "1010010", "http": 403, "share": 0.01},
 )
+#: Whoever is refused so is given another X.
+FULL: Final = {"interface": "bind", "kind": "code", "code": "1012008", "http": 403}
 
 _DOUBLED: Final = """
 SELECT order_id, count(*) AS many FROM binding AS b JOIN app ON app.id = b.app_id
