@@ -163,7 +163,7 @@ async def test_withdrawn_by_policy_and_told_to_a_repeat(client: Client, service:
     await rows(service, "UPDATE binding SET created_at = created_at - interval '1 hour' WHERE state = 'pending'")
 
     async def seen() -> bool:
-        return (await client.show(first.body["id"]))["state"] == "releasing"
+        return str((await client.show(first.body["id"]))["state"]) == "releasing"
 
     await eventually(seen, "withdrawn")
     await client.emulator("DELETE", "faults")
