@@ -42,7 +42,7 @@ async def test_every_route_wants_an_operators_key(operate: Operator) -> None:
     """Without a key, with an unknown one, or with up's own: 401, 401, 403, the same problems as on the API."""
     for route in ROUTES:
         path = route.path.removeprefix("/v1/operator/")
-        for name in ("{app:[^/:]+}", "{caller:[^/:]+}", "{pool:[^/:]+}", "{tone:[^/:]+}", "{hint}"):
+        for name in ("{app:[^/:]+}", "{caller:[^/:]+}", "{pool:[^/:]+}", "{tone:[^/:]+}", "{call:[^/:]+}", "{hint}"):
             path = path.replace(name, "demo-axb")
         (await operate.ask(route.method, path, key=None)).problem(401, "unauthorized")
         missing = await operate.ask(route.method, path, key="bbk_unknown")
