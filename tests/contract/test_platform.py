@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.service import Client, phone
+from tests.contract.service import Client, add_app, eventually, phone, rows, settled_config
 
 
 async def test_refused_because_of_the_body_is_422(client: Client) -> None:
@@ -31,13 +31,34 @@ async def test_refused_because_of_configuration_is_502(client: Client, code: str
     assert (await client.bind()).status == 201
 
 
-@pytest.mark.parametrize("code", ["1010004", "1010008", "1010021", "1010029"])
+@pytest.mark.parametrize("code", ["1010004", "1010008", "1010021"])
 async def test_suspended_by_the_platform_is_503(client: Client, code: str) -> None:
     """An application that the platform has suspended answers 503 app_suspended with Retry-After."""
     await client.fault("bind", "code", code=code, count=1)
     answer = await client.bind()
     assert answer.problem(503, "app_suspended")["platform_code"] == code
     assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_frozen_account_suspends_its_app_until_an_operator_resumes_it(client: Client) -> None:
+    """1010029 answers 503 app_suspended; from then on nothing is asked for this app, others go on."""
+    x = "+8617955000001"
+    await client.emulator("PUT", "apps/key-of-arrears", {"secret": "secret", "mode": "axb", "rate": 0, "burst": None})
+    await client.emulator("PUT", "apps/key-of-arrears/numbers", [{"number": x, "area_code": "021"}])
+    tenant = await add_app(client.service, "arrears", pools=[("east", "021", [x])])
+    await settled_config(client.service, client, tenant.keys["main"])
+    await client.fault("bind", "code", code="1010029", count=1)
+    answer = await client.bind(key=tenant.keys["main"])
+    assert answer.problem(503, "app_suspended")["platform_code"] == "1010029"
+    ((state, reason),) = await rows(client.service, "SELECT state, state_reason FROM app WHERE name = 'arrears'")
+    assert (state, "1010029" in reason) == ("suspended", True)
+
+    async def refused_here() -> bool:
+        told = await client.bind(key=tenant.keys["main"])
+        return told.status == 503 and "platform_code" not in told.problem(503, "app_suspended")
+
+    await eventually(refused_here, "the workers know that the app is suspended")
+    assert (await client.bind()).status == 201
 
 
 async def test_another_x_is_tried_when_the_platform_refuses_one(client: Client) -> None:
