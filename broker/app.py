@@ -174,7 +174,7 @@ class Worker:
         for service in self._periodic:
             service.start()
         self._measures.lag.start()
-        door = Door(self._gate, self._metrics, ROUTES, default_deadline_s=self._services.limits.default_deadline_s)
+        door = Door(self._gate, self._metrics, ROUTES, self._services.limits)
         await self._listen(build(self._services, self._conditions, self._metrics), api, door)
         self._receiver = self._make_receiver()
         edge_app = self._receiver.application()

@@ -17,8 +17,9 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 
 from broker.api.admission import Shed, refusal_of
+from broker.api.context import Limits
 from broker.api.naming import request_id_of
-from broker.api.parse.header import TIMEOUT
+from broker.api.parse.header import seconds_of
 from broker.api.reply import problem_reply
 from broker.api.routes import Route
 from broker.domain.admission import Gate, Work
@@ -37,12 +38,12 @@ _NAMED = re.compile(rb"\r\nx-request-id: *([^\r]*)\r\n", re.IGNORECASE)
 class Door:
     """Answers for the gate from the bytes of a request."""
 
-    def __init__(self, gate: Gate, metrics: Metrics, routes: Sequence[Route], *, default_deadline_s: float) -> None:
-        """``default_deadline_s`` counts where a request names no time."""
+    def __init__(self, gate: Gate, metrics: Metrics, routes: Sequence[Route], limits: Limits) -> None:
+        """``limits`` say how long a request may take."""
         self._gate = gate
         self._metrics = metrics
         self._routes = routes
-        self._default_deadline_s = default_deadline_s
+        self._limits = limits
         self._lines = re.compile("|".join(f"({_line(route)})" for route in routes).encode())
 
     @property
@@ -56,17 +57,22 @@ class Door:
         if line is None or line.lastindex is None or not complete(data):
             return None
         head = data[: data.find(b"\r\n\r\n") + 2]
-        within = _WITHIN.search(head)
-        if within is not None and TIMEOUT.fullmatch(within[1].decode("latin-1").strip()) is None:
+        within_s = self._within_s(head)
+        if within_s is None:
             return None
         route = self._routes[line.lastindex - 1]
-        within_s = float(within[1]) if within is not None else self._default_deadline_s
         refusal = self._gate.refuses(route.kind, within_s, large=route.batch)
         if refusal is None:
             return self._gate.begin(route.kind)
         self._metrics.answered(route.path, route.method, Shed.status, 0.0)
         named = _NAMED.search(head)
         return _answer(refusal_of(refusal), request_id_of(named[1].decode("latin-1") if named else ""))
+
+    def _within_s(self, head: bytes) -> float | None:
+        named = _WITHIN.search(head)
+        if named is None:
+            return self._limits.default_deadline_s
+        return seconds_of(named[1].decode("latin-1"), self._limits.longest_deadline_s)
 
 
 class Guarded(RequestHandler):

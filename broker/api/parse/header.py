@@ -11,8 +11,8 @@ from broker.errors import FieldError, Invalid, TooLarge, TooSlow, UnsupportedMed
 
 #: A body that takes longer than this to arrive is not waited for.
 BODY_S = 10.0
-#: What ``Request-Timeout`` looks like.
-TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
+_SHORTEST_S = 0.1
+_TIMEOUT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,17})?")
 _IDEMPOTENCY_KEY = re.compile(r'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,255}')
 
 
@@ -65,12 +65,20 @@ def deadline_s(request: web.Request, *, default: float, longest: float) -> float
     text = request.headers.get("Request-Timeout")
     if text is None:
         return default
-    if TIMEOUT.fullmatch(text.strip()) is None or not 0.1 <= float(text) <= longest:  # noqa: PLR2004 - documented floor
+    seconds = seconds_of(text, longest)
+    if seconds is None:
         raise Invalid(
             "A header is wrong; see errors.",
             errors=(FieldError("header:Request-Timeout", f"must be seconds from 0.1 to {longest:g}"),),
         )
-    return float(text)
+    return seconds
+
+
+def seconds_of(text: str, longest: float) -> float | None:
+    """Return the seconds that ``Request-Timeout`` names; None = it is no number from 0.1 to ``longest``."""
+    if _TIMEOUT.fullmatch(text.strip()) is None:
+        return None
+    return seconds if _SHORTEST_S <= (seconds := float(text)) <= longest else None
 
 
 def respond_async(request: web.Request) -> bool:
