@@ -25,6 +25,7 @@ from broker.domain.admission import MOST_ITEMS, Gate
 from broker.domain.change import LineChange
 from broker.domain.drift import Kind
 from broker.domain.modes import MODES
+from broker.domain.shadow import FRESH_S
 from broker.edge.listener import EdgeRunner
 from broker.edge.receiver import Receiver
 from broker.errors import Problem
@@ -52,8 +53,22 @@ from broker.platform.huawei.http import HttpOptions
 from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
+from broker.platform.shadow import ShadowPlatform
 from broker.settings import Settings
-from broker.store import bindings, calls, drift, failing, idempotency, inbound, inbox, listing, peers, reach, registry
+from broker.store import (
+    bindings,
+    calls,
+    drift,
+    failing,
+    idempotency,
+    inbound,
+    inbox,
+    listing,
+    peers,
+    reach,
+    registry,
+    shadow,
+)
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
@@ -89,6 +104,9 @@ class Worker:
         self._seat = seat
         self._metrics = Metrics()
         self._in_flight: Counter[str] = Counter()
+        #: What apps in shadow refused and would have sent, since it was last written down.
+        self._shadowed: Counter[tuple[int, str]] = Counter()
+        self._confirmed_at = 0.0
         self._vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
         self._db = Database(
             settings.database_url,
@@ -112,6 +130,7 @@ class Worker:
         settings = self._settings
         await self._db.open()
         await self._check_lock_table()
+        self._confirmed_at = boottime()
         self._registry = await registry.load(self._db, self._vault)
         self._allocator = self._make_allocators()
         sender = self._make_sender()
@@ -256,6 +275,7 @@ class Worker:
             width=settings.platform_connections,
             egress=settings.egress,
             fence=Fence(MIN_LEASE_S - _FENCE_BEFORE_S).arm,
+            fresh=lambda: boottime() < self._confirmed_at + FRESH_S,
         )
 
     def _replaces(self, call: PlatformCall, change: LineChange) -> bool:
@@ -267,7 +287,10 @@ class Worker:
         if app.mode == "x":
             return Measured(LocalPlatform(), self._metrics, self._in_flight)
         driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
-        return Measured(driver, self._metrics, self._in_flight)
+        measured = Measured(driver, self._metrics, self._in_flight)
+        if app.shadow:
+            return ShadowPlatform(measured, lambda what: self._shadowed.update([(app.id, what)]))
+        return measured
 
     def _make_services(self, sender: Sender, counted: Counted) -> Services:
         db, settings = self._db, self._settings
@@ -315,6 +338,7 @@ class Worker:
             gate=self._gate,
             inbound=Inbound(Batcher("take_requests", partial(inbound.take_requests, db), in_flight=1), steady),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
+            shadowed=self._shadowed,
         )
 
     def _make_receiver(self) -> Receiver:
@@ -346,6 +370,7 @@ class Worker:
             Periodic("drift", 15.0, self._count_drift),
             Periodic("withdraw", 2.0, self._withdraw),
             Periodic("dead_calls", 5.0, self._count_dead),
+            Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, self._tend_history),
@@ -387,9 +412,11 @@ class Worker:
     # -- services --------------------------------------------------------------------------------------------------
 
     async def _watch_config(self) -> bool:
+        asked_at = boottime()
         if await registry.version(self._db) != self.registry().version:
             self._registry = await registry.load(self._db, self._vault)
             log.info("config_loaded", version=self._registry.version)
+        self._confirmed_at = asked_at
         return False
 
     async def _keep(self) -> bool:
@@ -444,6 +471,15 @@ class Worker:
         for app in islice(self.registry().apps.values(), _NAMED_APPS):
             self._metrics.calls_dead.labels(app.name).set(counted.get(app.id, 0))
         return await failing.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
+
+    async def _count_shadow(self) -> bool:
+        counted = dict(self._shadowed)
+        if counted:
+            await shadow.count(self._db, counted)
+            # What came meanwhile stays.
+            self._shadowed.subtract(counted)
+            self._shadowed += Counter()
+        return False
 
     async def _release_abandoned(self) -> bool:
         for queue in self._allocator.abandoned:

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from broker.api.auth import new_key
-from broker.flows.operate import apps, audit, callers, calls, clearing, evacuation, numbers, pools, rotation, tones
+from broker.flows.operate import (
+    apps,
+    audit,
+    callers,
+    calls,
+    clearing,
+    evacuation,
+    numbers,
+    pools,
+    rotation,
+    shadow,
+    tones,
+)
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
     AppChange,
@@ -110,6 +122,21 @@ async def run_audit(desk: Desk, asked: Asked) -> object:
 async def change_audit(desk: Desk, asked: Asked) -> object:
     """Merge-patch of what is made of differences."""
     return await audit.set_policy(desk, asked.path["app"], read(DriftPolicy, asked.body))
+
+
+async def show_shadow(desk: Desk, asked: Asked) -> object:
+    """How predictions compare with what another system binds."""
+    return await shadow.report(desk, asked.path["app"])
+
+
+async def enter_shadow(desk: Desk, asked: Asked) -> object:
+    """Into shadow: suspended first; ask again until it is done."""
+    return await shadow.switch(desk, asked.path["app"], shadow=True)
+
+
+async def leave_shadow(desk: Desk, asked: Asked) -> object:
+    """Out of shadow: suspended first; ask again until it is done, import, resume."""
+    return await shadow.switch(desk, asked.path["app"], shadow=False)
 
 
 async def stage_secret(desk: Desk, asked: Asked) -> object:

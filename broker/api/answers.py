@@ -80,6 +80,9 @@ class Binding(BaseModel):
     created_at: Time
     ended_at: Time | None
     platform_binding_id: Annotated[str | None, Field(description="The platform's name of it; null until confirmed.")]
+    shadow: Annotated[
+        bool, Field(description="Predicted only: another system binds, X leads nowhere. Never hand it to anybody.")
+    ]
     line: Annotated[str, Field(description="What the platform holds; orders of the same pair may share one.")]
     shared: Annotated[bool, Field(description="Other live bindings are on the same line.")]
     recording: Recording | None

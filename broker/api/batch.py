@@ -73,6 +73,9 @@ async def create(request: web.Request, services: Services, heard: Heard) -> Repl
     if asks and again:
         await _forget([(asks[place], states[place].token) for place in again], services)
     heard.notes.update(items=len(items), accepted=sum(isinstance(outcome, Bound) for outcome in outcomes.values()))
+    for outcome in outcomes.values():
+        if isinstance(outcome, Problem):
+            services.refused(heard.key.app, outcome.status, outcome.code)
     answered = [_bound_item(outcomes[place], heard) for place in range(len(items))]
     return Reply(200, pack({"items": answered}), keep=not again)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from aiohttp import web
 
 from broker.domain.admission import Gate, Work
+from broker.errors import Problem
 from broker.flows.allocators import Claims
 from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
@@ -23,7 +26,10 @@ from broker.store.bindings import Binding, ReleaseAsk, Releasing
 from broker.store.crypto import Vault
 from broker.store.idempotency import Finish, KeyAsk, KeyState
 from broker.store.listing import Page, Wanted
-from broker.store.registry import Key, Registry
+from broker.store.registry import App, Key, Registry
+
+#: Statuses by which the broker says no for a reason of its own: conflicts, limits, nothing left, not now.
+_OURS = frozenset({409, 429, 502, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,23 @@ class Services:
     limits: Limits
     inbound: Inbound
     gate: Gate
+    #: What apps in shadow refuse, by (app id, what).
+    shadowed: Counter[tuple[int, str]]
     draining: bool = False
+
+    def refused(self, app: App, status: int, code: str) -> None:
+        """Count what an app in shadow refuses by itself; who asked wrongly is no matter of the app."""
+        if app.shadow and status in _OURS:
+            self.shadowed[app.id, f"refused.{code}"] += 1
+
+    @contextmanager
+    def counting(self, app: App) -> Iterator[None]:
+        """Count the problem that the block ends with, if it does."""
+        try:
+            yield
+        except Problem as problem:
+            self.refused(app, problem.status, problem.code)
+            raise
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -62,10 +62,11 @@ def _endpoint(route: Route) -> AiohttpHandler:
         if work is None:
             admit(services.gate, route.kind, wait_s, large=route.batch)
         key = authorize(request, services.registry(), route.scope)
-        await charged(request, services, key)
+        with services.counting(key.app):
+            await charged(request, services, key)
         deadline = boottime() + wait_s
         body = await parse.body_of(request, limits.batch_bytes if route.batch else limits.body_bytes)
-        with in_work(work or services.gate.begin(route.kind)) as work:
+        with in_work(work or services.gate.begin(route.kind)) as work, services.counting(key.app):
             heard = Heard(request["id"], key, deadline, parse.respond_async(request), body, work)
             request["notes"] = heard.notes
             heard.notes["caller"] = key.caller
@@ -74,6 +75,8 @@ def _endpoint(route: Route) -> AiohttpHandler:
             else:
                 reply = await route.handler(request, services, heard)
             work.telling = reply.problem is None
+            if reply.problem is not None and not reply.replayed:
+                services.refused(key.app, reply.status, reply.problem)
         return _sent(request, reply)
 
     return endpoint

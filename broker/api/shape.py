@@ -16,6 +16,7 @@ from broker.domain.ids import parse_public_id, public_id
 from broker.domain.options import DEFAULT, CallOptions
 from broker.domain.party import Kind, kind_of
 from broker.domain.phone import PhoneNumber
+from broker.domain.shadow import predicted
 from broker.errors import Problem, Unavailable
 from broker.flows.bind import Accepted, problem_of
 from broker.flows.calls import Active, Failed, Released
@@ -274,6 +275,8 @@ def _fields(
     pending_change: dict[str, Any] | None = None,
     change_failed: str | None = None,
 ) -> dict[str, Any]:
+    # Before there is an id, it is what the app makes now.
+    shadow = predicted(subscription_id) or (not subscription_id and pool.app.shadow)
     return {
         "id": binding_id,
         "mode": pool.app.mode,
@@ -294,7 +297,8 @@ def _fields(
         "expires_at": expires_at,
         "created_at": created_at,
         "ended_at": ended_at,
-        "platform_binding_id": subscription_id,
+        "platform_binding_id": None if shadow else subscription_id,
+        "shadow": shadow,
         "line": line_id.hex,
         "shared": shared,
         **(_NO_OPTIONS if options == DEFAULT else _options(options)),

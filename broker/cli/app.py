@@ -154,6 +154,7 @@ def show(name: str, state_dir: str | None, as_json: bool) -> None:
 @click.option("--app-key", required=True, help="The platform's APP_Key.")
 @click.option("--mode", help="axb (as a rule), ax, axe, axyb or x: as the platform opened the app.")
 @click.option("--auth-scheme", help="aksk (the platform's usual one) or wsse.")
+@click.option("--shadow", is_flag=True, default=None, help="Another system binds: only predict.")
 @_profile
 @with_state_dir
 @with_json

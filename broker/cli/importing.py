@@ -57,16 +57,22 @@ def bindings(
         from broker.store import registry
 
         known = await registry.load(desk.db, desk.vault)
-        return await _import(desk, known, await the_app(desk, app), caller, wanted, rate, dry_run=dry_run, yes=yes)
+        return await take_in(desk, known, await the_app(desk, app), caller, wanted, rate, dry_run=dry_run, yes=yes)
 
     tell(work(state_dir, job), as_json=as_json)
 
 
-async def _import(
+async def take_in(
     desk: Any, known: Registry, name: str, caller: str | None, wanted: list[tuple[str, int]] | None, rate: float | None,
     *, dry_run: bool, yes: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    from broker.errors import Unavailable
+    """Import; return what came of it.
+
+    Raises:
+        NotFound, Conflict: there is no such app, or it is in shadow.
+        Unavailable: the platform does not answer; what is entered stays.
+    """
+    from broker.errors import Conflict, Unavailable
     from broker.flows.operate.desk import no_app
     from broker.platform.huawei.access import driver_of
     from broker.platform.huawei.http import HttpOptions
@@ -77,6 +83,8 @@ async def _import(
     app = next((one for one in known.apps.values() if one.name == name), None)
     if app is None:
         raise no_app(name)
+    if app.shadow:
+        raise Conflict("This app is in shadow: cut it over, then import.")
     caller_id = await _caller(desk, app, caller)
     per_s = min(rate or app.rate or _UNLIMITED_PER_S, app.rate or 2000.0)
     places = places_named(_of_app(wanted, app, known), known.places) if wanted is not None else None

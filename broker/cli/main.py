@@ -20,6 +20,7 @@ from broker.cli.notifications import notifications
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.reach import reach
+from broker.cli.shadow import cutover, enter, shadow
 from broker.cli.tones import tones
 
 
@@ -148,8 +149,10 @@ def emulate(arguments: tuple[str, ...]) -> None:
     sys.exit(emulator(list(arguments)))
 
 
+app.add_command(enter)
+app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
-    app, audit, caller, calls, import_, key, pool, numbers, tones, bindings, reach, notifications, completion,
+    app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, completion,
 ):  # fmt: skip
     main.add_command(command)

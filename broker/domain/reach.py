@@ -30,6 +30,7 @@ class Why(StrEnum):
     LAST_CALLER = "last_caller"
     CALLEE_NOT_KEPT = "callee_not_kept"
     NOT_KEPT = "not_kept"
+    SHADOW = "shadow"
 
 
 WORDS: Final = {
@@ -48,9 +49,10 @@ WORDS: Final = {
     Why.LAST_CALLER: "A dials X and reaches whoever called last: that the platform knows",
     Why.CALLEE_NOT_KEPT: "A's own call went to a temporary callee, if it had one: that is not kept",
     Why.NOT_KEPT: "what was so long ago is not kept any more",
+    Why.SHADOW: "another system binds here: that knows",
 }
 #: What only the platform, or nobody, can tell.
-UNKNOWN: Final = frozenset({Why.PENDING, Why.RELEASING, Why.LAST_CALLER, Why.CALLEE_NOT_KEPT, Why.NOT_KEPT})
+UNKNOWN: Final = frozenset({Why.PENDING, Why.RELEASING, Why.LAST_CALLER, Why.CALLEE_NOT_KEPT, Why.NOT_KEPT, Why.SHADOW})
 
 #: Cause of the hang-up as the platform would name it in mode X (contract 8.1); 8014 unless it has a better one.
 _NO_BINDING: Final = 8014

@@ -28,8 +28,13 @@ Send = Callable[[Platform, Permit, float], Awaitable[Answer]]
 class Asks(Protocol):
     """Sends requests in the app's lane, by its limit."""
 
-    async def ask(self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0) -> Answer:
-        """Send one before ``deadline`` (boottime); it never raises for what the platform or the network does."""
+    async def ask(
+        self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0, effect: bool = False
+    ) -> Answer:
+        """Send one before ``deadline`` (boottime); it never raises for what the platform or the network does.
+
+        ``effect``: it changes something.
+        """
         ...
 
 
@@ -53,7 +58,7 @@ class Asking:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.stop_call(session_id, permit=permit, timeout_s=timeout_s)
 
-        answer = await self._ask(key, send, deadline)
+        answer = await self._ask(key, send, deadline, effect=True)
         if answer.verdict is Verdict.NOT_FOUND:
             raise NotFound("There is no such call, or it is over.", code="call_over")
         _check(answer)
@@ -79,7 +84,7 @@ class Asking:
         await self._db.fetch(statements("asking")["audit"], who, key.app.id, subject)
         return answer.location
 
-    async def _ask(self, key: Key, send: Send, deadline: float) -> Answer:
+    async def _ask(self, key: Key, send: Send, deadline: float, *, effect: bool = False) -> Answer:
         check_lane(key.app, self._dispatch)
         wait_s = self._dispatch.backlog_s(key.app.id, key.caller_id)
         if wait_s > deadline - boottime():
@@ -89,7 +94,7 @@ class Asking:
             )  # fmt: skip
         try:
             with aside():
-                return await self._asks.ask(key.app.id, send, deadline=deadline, caller_id=key.caller_id)
+                return await self._asks.ask(key.app.id, send, deadline=deadline, caller_id=key.caller_id, effect=effect)
         except NotOffered:
             raise Invalid(
                 f"The platform does not offer this in mode {key.app.mode}.", code="not_offered_by_platform"

@@ -73,8 +73,10 @@ async def ask(db: Database, vault: Vault, question: Question) -> Reached | Why:
         come, kept = await reach.kept(db, at, spot.retention_days)
         if not come:
             raise _wrong("/at", "must not be in the future")
-        if not kept:
+        if not kept or (spot.shadow_changed_at is not None and at < spot.shadow_changed_at):
             return Why.NOT_KEPT
+    if spot.shadow:
+        return Why.SHADOW
     if spot.mode == "axe":
         return await _by_extension(db, vault, question)
     if spot.mode == "axyb":

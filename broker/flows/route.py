@@ -76,7 +76,11 @@ def spot_in(registry: Registry, x: str) -> Spot | None:
         return None
     pool_id, x_id = place
     pool = registry.pools[pool_id]
-    return Spot(x, pool_id, x_id, pool.app.mode, pool.routing, pool.app.retention_days, pool.app.extension_digits)
+    app = pool.app
+    return Spot(
+        x, pool_id, x_id, app.mode, pool.routing, app.retention_days, app.extension_digits, app.shadow,
+        app.shadow_changed_at,
+    )  # fmt: skip
 
 
 def one_of(lines: list[Behind], caller: str, spot: Spot, by: By) -> Reached | Why:

@@ -37,6 +37,8 @@ class Spot:
     routing: str
     retention_days: int
     extension_digits: int
+    shadow: bool = False
+    shadow_changed_at: datetime | None = None
 
 
 async def behind(
@@ -123,6 +125,8 @@ async def spot_of(db: Database, x: str) -> Spot | None:
         row["routing"],
         row["retention_days"],
         row["extension_digits"],
+        row["shadow"],
+        row["shadow_changed_at"],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import asyncpg
 
@@ -50,6 +51,9 @@ class App:
     retention_days: int = 90
     #: Nothing is allocated until an audit has come to its end.
     gated: bool = False
+    #: Another system binds: lines are predictions. And when that last changed.
+    shadow: bool = False
+    shadow_changed_at: datetime | None = None
     #: What the platform has lost is bound anew; else its bindings end.
     rebinds: bool = True
     requests_per_s: float | None = None
@@ -239,6 +243,8 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         recreate=row["recreate"],
         retention_days=row["retention_days"],
         gated=row["gated"],
+        shadow=row["shadow"],
+        shadow_changed_at=row["shadow_changed_at"],
         rebinds=row["rebinds"],
         requests_per_s=row["requests_per_s"],
         max_live_bindings=row["max_live_bindings"],

@@ -13,11 +13,12 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.ids import new_id
 from broker.store import drift as store
+from broker.store import shadow
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.drift import Place, Run, Tally
 from broker.store.registry import App, Registry
-from broker.workers.compare import Look, compare_place
+from broker.workers.compare import Look, compare_place, follow_place
 from broker.workers.looking import Looker, Pace, Stopped
 from broker.workers.sender import Sender
 
@@ -90,6 +91,8 @@ class Auditor:
             )
             if not places:
                 await store.finish(self._db, run, self._owner)
+                if app.shadow:
+                    await shadow.forget(self._db, app.id)
                 log.info("audit_done", app=app.name, run=run.id, why=run.why)
                 return False
             try:
@@ -111,7 +114,10 @@ class Auditor:
         at, done = run.at, 0
         try:
             for place in places:
-                self.found.update(one.kind.value for one in await compare_place(look, place))
+                if app.shadow:
+                    await follow_place(look, place)
+                else:
+                    self.found.update(one.kind.value for one in await compare_place(look, place))
                 at, done = cursor(place), done + 1
                 crashpoint("in_audit")
         finally:

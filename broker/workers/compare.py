@@ -14,6 +14,7 @@ from broker.domain.ids import new_id
 from broker.domain.phone import is_e164
 from broker.platform.protocol import PlatformLine
 from broker.store import drift as store
+from broker.store import shadow
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.drift import Adopted, Place, Run, Tally
@@ -55,6 +56,17 @@ async def compare_place(look: Look, place: Place) -> list[Difference]:
         look.tally.found += len(found)
         await _act(look, place, found, {line.subscription_id: line for line in lines})
     return found
+
+
+async def follow_place(look: Look, place: Place) -> None:
+    """Write down what another system has bound on a place of an app in shadow: nothing is compared, nothing mended.
+
+    Raises:
+        Stopped: the platform does not answer.
+    """
+    theirs = [look.looker.theirs(line) for line in await look.looker.shown(place)]
+    look.tally.compared += len(theirs)
+    await shadow.follow(look.db, look.app.id, place, theirs)
 
 
 async def _strange(look: Look, found: Sequence[Difference]) -> list[Difference]:

@@ -73,9 +73,11 @@ class Importer:
         """Enter everything, from where the last import of the app stopped.
 
         Raises:
-            Conflict: another process imports for this app.
+            Conflict: another process imports for this app, or it is in shadow.
             Stopped: the platform does not answer; what is entered stays.
         """
+        if self._app.shadow:
+            raise Conflict("This app is in shadow: cut it over, then import.")
         await store.begin_import(self._db, self._app.id, steps)
         run = await store.take(self._db, self._app.id, self._owner, lease_s=_LEASE_S, importing=True)
         if run is None:

@@ -106,15 +106,17 @@ class Looker:
             return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
 
         # Not found is as good: it has been ended, and an unknown first attempt ends here too.
-        return (await self.ask(send)).verdict in {Verdict.DONE, Verdict.NOT_FOUND}
+        return (await self.ask(send, effect=True)).verdict in {Verdict.DONE, Verdict.NOT_FOUND}
 
-    async def ask(self, send: Send) -> Answer:
+    async def ask(self, send: Send, *, effect: bool = False) -> Answer:
         """Send until the answer is yes or 'not found'."""
         answer = Answer(Verdict.NOT_SENT)
         for _ in range(_TRIES):
             await self._pace.turn()
             self._tally.calls += 1
-            answer = await self._sender.ask(self._app.id, send, deadline=boottime() + _PATIENCE_S, kind=Kind.AUDIT)
+            answer = await self._sender.ask(
+                self._app.id, send, deadline=boottime() + _PATIENCE_S, kind=Kind.AUDIT, effect=effect
+            )
             if answer.verdict in {Verdict.DONE, Verdict.NOT_FOUND}:
                 return answer
         raise Stopped(answer)

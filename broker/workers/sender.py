@@ -19,6 +19,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.change import LineChange
 from broker.domain.phone import PhoneNumber
+from broker.domain.shadow import SWITCHING
 from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.flows.batching import Batcher
@@ -125,11 +126,13 @@ class Sender:
         width: int,
         egress: str = "default",
         fence: Callable[[], None] = lambda: None,
+        fresh: Callable[[], bool] = lambda: True,
     ) -> None:
         """``platform(app)`` makes the driver of an app; it is made anew when the app's access data change.
 
         ``egress`` names the address that the platform sees calls come from: it blocks addresses, not apps. ``fence``
-        is called before each last look at a lease (:mod:`broker.fence`).
+        is called before each last look at a lease (:mod:`broker.fence`). ``fresh()``: the registry has been confirmed
+        a moment ago; on an older one nothing is sent.
         """
         self._db = db
         self._registry = registry
@@ -139,6 +142,7 @@ class Sender:
         self._closing: set[asyncio.Task[None]] = set()
         self._egress = egress
         self._fence = fence
+        self._fresh = fresh
         self._stops: dict[tuple[int, str], tuple[Stop, float]] = {}  # with their ends (monotonic)
         self._extending: Batcher[Extension, str | None] = Batcher(
             "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
@@ -274,9 +278,13 @@ class Sender:
         return await self._send(call, send, "query", urgency=boottime() + _SEARCH_WAITS_S)
 
     async def ask(
-        self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0, kind: Kind = Kind.QUERY
-    ) -> Answer:
-        """Send once what nobody repeats for us: it waits for its turn until ``deadline`` (boottime), and has no row."""
+        self, app_id: int, send: Send, *, deadline: float, caller_id: int = 0, kind: Kind = Kind.QUERY,
+        effect: bool = False,
+    ) -> Answer:  # fmt: skip
+        """Send once what nobody repeats for us: it waits for its turn until ``deadline`` (boottime), and has no row.
+
+        ``effect``: it changes something there, so it is withheld from an app that is about to go into shadow.
+        """
         while True:
             route = self._route(app_id)
             ask = Ask(deadline, kind, caller_id, self._weight(caller_id), "query")
@@ -286,7 +294,7 @@ class Sender:
                     left_s = min(self.timing.http_timeout_s, deadline - boottime())
                     if time.monotonic() > use_by or left_s <= 0:
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
-                    answer = await send(route.platform, self._count(use_by), left_s)
+                    answer = await send(route.platform, self._count(route, use_by, effect=effect), left_s)
                     return await self._took(route, "query", answer)
             except TimeoutError:
                 return Answer(Verdict.WITHHELD, detail="no turn in time")
@@ -295,9 +303,13 @@ class Sender:
             except LaneMoved:
                 continue
 
-    def _count(self, use_by: float) -> Permit:
+    def _count(self, route: _Route, use_by: float, *, effect: bool) -> Permit:
         def in_time() -> bool:
-            if time.monotonic() > use_by:
+            if effect:
+                self._fence()
+            if time.monotonic() > use_by or not self._believes(route):
+                return False
+            if effect and self._registry().apps[route.app.id].suspended == SWITCHING:
                 return False
             self.sent += 1
             return True
@@ -321,7 +333,7 @@ class Sender:
                     if call.unwanted and call.op == interface == "bind":
                         return Answer(Verdict.WITHHELD, detail="nobody wants it any more")
                     call.asked = interface
-                    answer = await send(route.platform, self._permit(call, use_by), self._time_to_answer(call))
+                    answer = await send(route.platform, self._permit(route, call, use_by), self._time_to_answer(call))
                     return await self._took(route, interface, answer)
             except LaneMoved:
                 continue
@@ -329,10 +341,16 @@ class Sender:
     def _weight(self, caller_id: int) -> int:
         return self._registry().weights.get(caller_id, 1)
 
-    def _permit(self, call: PlatformCall, use_by: float) -> Permit:
+    def _believes(self, route: _Route) -> bool:
+        """Tell whether the app's driver is of the kind that a fresh configuration names: sending, or in shadow."""
+        return self._fresh() and self._registry().apps[route.app.id].shadow == route.app.shadow
+
+    def _permit(self, route: _Route, call: PlatformCall, use_by: float) -> Permit:
         def still_ours() -> bool:
             self._fence()
             if time.monotonic() > use_by or call.lost or boottime() + MIN_LEASE_S > call.lease_until:
+                return False
+            if not self._believes(route):
                 return False
             self.sent += 1
             # The request is written when the loop turns next.
@@ -555,8 +573,8 @@ class Sender:
             await route.platform.close()
 
 
-def _access(app: App) -> tuple[str, str, str, str]:
-    return app.app_key, app.secret, app.base_url, app.auth_scheme
+def _access(app: App) -> tuple[str, str, str, str, bool]:
+    return app.app_key, app.secret, app.base_url, app.auth_scheme, app.shadow
 
 
 def _count_attempt(call: PlatformCall) -> None:

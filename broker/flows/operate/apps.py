@@ -9,6 +9,7 @@ import asyncpg
 import orjson
 
 from broker.domain.notice import PUSH_KINDS
+from broker.domain.shadow import MODES
 from broker.errors import Conflict, FieldError, Invalid, Unavailable
 from broker.flows.operate.desk import Access, Desk, Shown, no_app, sealed, shown
 from broker.flows.operate.fields import AppChange, NewApp
@@ -60,8 +61,11 @@ async def create(desk: Desk, new: NewApp) -> Shown:
 
     Raises:
         Conflict: its name or key is taken.
-        Invalid: the default lifetime is over the maximum.
+        Invalid: the default lifetime is over the maximum, or its mode cannot be in shadow.
     """
+    if new.shadow and new.mode not in MODES:
+        wrong = FieldError("/shadow", "only apps of the modes axb, ax and axe can be in shadow")
+        raise Invalid("Some fields are wrong; see errors.", errors=(wrong,))
     profile = new.model_dump(exclude={"secret"})
     made = await _stored(desk, "add_app", orjson.dumps(profile).decode(), sealed(desk, new.name, new.secret))
     if made is None:

@@ -189,6 +189,7 @@ class NewApp(Profile):
     secret: Secret = Field(repr=False)
     base_url: Address
     auth_scheme: Literal["aksk", "wsse"] = "aksk"
+    shadow: bool = False
 
 
 class AppChange(Profile):

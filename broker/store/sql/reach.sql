@@ -18,7 +18,8 @@ SELECT $1::timestamptz <= broker_now() AS come,
        $1::timestamptz >= ((broker_now() AT TIME ZONE 'UTC')::date - $2::integer)::timestamp AT TIME ZONE 'UTC' AS kept;
 
 -- name: spot
-SELECT x.pool_id, x.x_id, x.number, a.mode, p.routing, a.retention_days, a.extension_digits
+SELECT x.pool_id, x.x_id, x.number, a.mode, p.routing, a.retention_days, a.extension_digits, a.shadow,
+       a.shadow_changed_at
 FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id JOIN app AS a ON a.id = p.app_id
 WHERE x.number = $1 AND x.state <> 'moved';
 
