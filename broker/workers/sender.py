@@ -50,6 +50,8 @@ _LONGEST_WAIT_LEASE_S = 20.0
 _CLIENT_GONE_S = 30.0
 #: A search is in less of a hurry than any request that somebody waits for.
 _SEARCH_WAITS_S = 60.0
+#: How long a call waits for a fresh configuration before it tries again.
+_STALE_LOOK_S = 0.2
 
 #: Answers that only a request with a right signature gets.
 _SIGNATURE_ACCEPTED = frozenset(
@@ -286,6 +288,8 @@ class Sender:
         ``effect``: it changes something there, so it is withheld from an app that is about to go into shadow.
         """
         while True:
+            if not self._fresh():
+                await asyncio.sleep(min(_STALE_LOOK_S, max(deadline - boottime(), 0.0)))
             route = self._route(app_id)
             ask = Ask(deadline, kind, caller_id, self._weight(caller_id), "query")
             try:
@@ -318,6 +322,9 @@ class Sender:
 
     async def _send(self, call: PlatformCall, send: Send, interface: str, *, urgency: float | None = None) -> Answer:
         while True:
+            if not self._fresh():
+                # It would be withheld: no reason to ask for turns meanwhile as fast as the loop goes.
+                await asyncio.sleep(_STALE_LOOK_S)
             route = self._route(call.app_id)
             kind = Kind.MOVE if call.moves else _LANES[call.op]
             ask = Ask(
