@@ -1,6 +1,7 @@
 -- Shadow: another system binds on the platform; our books predict, nothing is sent, and what is bound there is followed.
 --
--- The trigger of the history is exchanged for one that passes predictions by.
+-- The trigger of the history is exchanged for one that passes predictions by, and the kinds of drift get three more.
+-- squawk-ignore-file ban-drop-constraint
 
 ALTER TABLE app
   ADD COLUMN shadow boolean NOT NULL DEFAULT false,
@@ -164,3 +165,14 @@ END
 $$;
 COMMENT ON FUNCTION switch_shadow IS
   'Takes an app into shadow, or out of it, in one step: its live lines end in our books without a call (lines: how many), and it is the other kind. It must have been suspended for cut-over for p_settle: waiting (wait_s; suspended now if it was not), calls (into shadow: so many calls are open), already, mode (not this one), none. Out of shadow it stays suspended.';
+
+ALTER TABLE drift
+  DROP CONSTRAINT drift_kind_check,
+  ADD CONSTRAINT drift_kind_check CHECK (kind IN
+    ('unknown_here', 'absent_there', 'parties_differ', 'expiry_differs', 'direction_differs', 'peer_unknown_here',
+     'peer_absent_there', 'peer_differs')) NOT VALID;
+COMMENT ON COLUMN drift.subscription_id IS 'The platform''s id of the binding; of a peer with # and its Y.';
+
+ALTER TABLE drift_run ADD COLUMN peers integer NOT NULL DEFAULT 0, ADD COLUMN unverifiable integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN drift_run.peers IS 'Peers of AXYB that were compared.';
+COMMENT ON COLUMN drift_run.unverifiable IS 'Peers of AXYB that no query shows: it names five of a binding, and theirs has as many others.';

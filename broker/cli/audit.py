@@ -99,6 +99,8 @@ def _show(told: dict[str, Any], *, as_json: bool) -> None:
             f"run {run['id']} ({run['why']}): {run['state']}, {run['steps_done']} of {run['steps']} places, "
             f"{run['calls']} calls, {run['compared']} bindings compared, {run['found']} differences"
         )
+        if run["peers"] or run["unverifiable"]:
+            words += f"; {run['peers']} peers compared, {run['unverifiable']} not verifiable"
         click.echo(words, err=True)
     tell(told["findings"], as_json=False, columns=_FINDINGS)
 

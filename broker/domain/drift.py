@@ -21,6 +21,9 @@ class Kind(StrEnum):
     PARTIES_DIFFER = "parties_differ"  # bound there for others than our books say
     EXPIRY_DIFFERS = "expiry_differs"  # bound there for longer, or shorter, than our books say
     DIRECTION_DIFFERS = "direction_differs"  # bound there the other way round
+    PEER_UNKNOWN_HERE = "peer_unknown_here"  # a Y that a call of ours has made, and our books do not know
+    PEER_ABSENT_THERE = "peer_absent_there"  # our books say that B has a Y, and the platform's list lacks B
+    PEER_DIFFERS = "peer_differs"  # B has another Y there
 
 
 class Action(StrEnum):

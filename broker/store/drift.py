@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from broker.domain.drift import Difference, Ours, Policy, clock_known
+from broker.domain.peer_drift import OurPeer
 from broker.store.database import Database
 from broker.store.statements import statements
 
@@ -46,6 +47,8 @@ class Tally:
     compared: int = 0
     found: int = 0
     adopted: int = 0
+    peers: int = 0
+    unverifiable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ async def progress(
     db: Database, run: Run, owner: UUID, *, lease_s: float, at: tuple[int, int, int], tally: Tally
 ) -> bool:
     """Write down how far a run has got; False: it is not ours any more."""
-    counted = (tally.steps, tally.calls, tally.compared, tally.found, tally.adopted)
+    counted = (tally.steps, tally.calls, tally.compared, tally.found, tally.adopted, tally.peers, tally.unverifiable)
     return bool(await db.fetch(statements("drift")["progress"], run.id, owner, lease_s, *at, *counted))
 
 
@@ -164,6 +167,21 @@ async def ours(db: Database, mode: str, place: Place) -> list[Ours]:
         )
         for row in rows
     ]
+
+
+async def peers(db: Database, line_ids: Sequence[UUID]) -> dict[UUID, list[OurPeer]]:
+    """Return who has, or is to have, or to lose a Y, by line."""
+    found: dict[UUID, list[OurPeer]] = {line_id: [] for line_id in line_ids}
+    for row in await db.fetch(statements("drift")["peers"], list(line_ids)):
+        active = row["state"] == "active"
+        found[row["line_id"]].append(OurPeer(row["id"], row["b_key"], row["y"] or "", active, active and row["stays"]))
+    return found
+
+
+async def end_lost_peer(db: Database, pool_id: int, line: Ours, peer_id: UUID) -> bool:
+    """End a peer that the platform does not have; False: its line is another one by now."""
+    sql = statements("drift")["end_lost_peer"]
+    return await db.fetchrow(sql, pool_id, line.line_id, line.calls, peer_id) is not None
 
 
 async def known_elsewhere(db: Database, app_id: int, marked: Mapping[UUID, str]) -> set[UUID]:

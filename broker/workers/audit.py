@@ -18,8 +18,8 @@ from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.drift import Place, Run, Tally
 from broker.store.registry import App, Registry
-from broker.workers.compare import Look, compare_place, follow_place
-from broker.workers.looking import Looker, Pace, Stopped
+from broker.workers.compare import compare_place, follow_place
+from broker.workers.looking import Look, Looker, Pace, Stopped
 from broker.workers.sender import Sender
 
 log = structlog.get_logger()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -15,28 +14,14 @@ from broker.domain.phone import is_e164
 from broker.platform.protocol import PlatformLine
 from broker.store import drift as store
 from broker.store import shadow
-from broker.store.crypto import Vault
-from broker.store.database import Database
-from broker.store.drift import Adopted, Place, Run, Tally
-from broker.store.registry import App
-from broker.workers.looking import Looker, mark_of
+from broker.store.drift import Adopted, Place
+from broker.workers.looking import Look, mark_of
+from broker.workers.peer_drift import compare_peers
 
 log = structlog.get_logger()
 
 #: A bar lasts until the second run from now, and at least so long.
 _SHORTEST_BAR_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one run compares with and counts into."""
-
-    db: Database
-    vault: Vault
-    app: App
-    run: Run
-    looker: Looker
-    tally: Tally
 
 
 async def compare_place(look: Look, place: Place) -> list[Difference]:
@@ -46,7 +31,8 @@ async def compare_place(look: Look, place: Place) -> list[Difference]:
         Stopped: the platform does not answer.
     """
     ours = await store.ours(look.db, look.app.mode, place)
-    lines = await look.looker.shown(place)
+    everything = await look.looker.everything(place)
+    lines = [line for line in everything if not line.y]
     look.tally.compared += len(lines)
     theirs = [look.looker.theirs(line) for line in lines]
     found = [
@@ -55,6 +41,10 @@ async def compare_place(look: Look, place: Place) -> list[Difference]:
     if found:
         look.tally.found += len(found)
         await _act(look, place, found, {line.subscription_id: line for line in lines})
+    if look.app.mode == "axyb":
+        lost = {one.subscription_id for one in found}
+        held = [line for line in ours if line.settled and line.subscription_id not in lost]
+        found += await compare_peers(look, place, held, [line for line in everything if line.y])
     return found
 
 

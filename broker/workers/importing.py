@@ -15,8 +15,8 @@ from broker.store.database import Database
 from broker.store.drift import Place, Run, Tally
 from broker.store.registry import App
 from broker.workers.audit import cursor
-from broker.workers.compare import Look, adopt
-from broker.workers.looking import Looker, Pace
+from broker.workers.compare import adopt
+from broker.workers.looking import Look, Looker, Pace
 from broker.workers.sender import Sender
 
 #: An import whose process has died may be gone on with after this.

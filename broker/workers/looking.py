@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from uuid import UUID
 
 from broker.clock import boottime
@@ -12,7 +13,8 @@ from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.platform.protocol import Answer, Permit, Platform, PlatformLine, Verdict
 from broker.store.crypto import Vault
-from broker.store.drift import Place, Tally
+from broker.store.database import Database
+from broker.store.drift import Place, Run, Tally
 from broker.store.registry import App
 from broker.workers.sender import Sender
 
@@ -61,7 +63,15 @@ class Looker:
         self._tally = tally
 
     async def shown(self, place: Place) -> list[PlatformLine]:
-        """Return everything that the platform shows there, all pages of it.
+        """Return the bindings that the platform shows there, all pages of them, without the peers of AXYB.
+
+        Raises:
+            Stopped: it does not answer.
+        """
+        return [line for line in await self.everything(place) if not line.y]
+
+    async def everything(self, place: Place) -> list[PlatformLine]:
+        """Return what the platform shows there, all pages of it; peers of AXYB beside the line that they hang on.
 
         Raises:
             Stopped: it does not answer.
@@ -80,11 +90,10 @@ class Looker:
             found += answer.bindings
             if answer.verdict is Verdict.NOT_FOUND or not answer.bindings or len(found) >= answer.total:
                 break
-        # Peers of AXYB hang on the line that is shown beside them.
-        return [line for line in found if not line.y and line.x == place.number]
+        return [line for line in found if line.x == place.number]
 
-    async def lookup(self, subscription_id: str) -> list[PlatformLine]:
-        """Return the one binding with this id, or nothing.
+    async def lookup(self, subscription_id: str, *, peers: bool = False) -> list[PlatformLine]:
+        """Return the one binding with this id, or nothing; ``peers``: only what hangs on it.
 
         Raises:
             Stopped: the platform does not answer.
@@ -93,7 +102,7 @@ class Looker:
         def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
             return platform.lookup(subscription_id, permit=permit, timeout_s=timeout_s)
 
-        return [line for line in (await self.ask(send)).bindings if not line.y]
+        return [line for line in (await self.ask(send)).bindings if bool(line.y) is peers]
 
     async def unbind(self, subscription_id: str) -> bool:
         """End that one binding; False: the platform refuses.
@@ -106,6 +115,18 @@ class Looker:
             return platform.unbind(subscription_id, permit=permit, timeout_s=timeout_s)
 
         # Not found is as good: it has been ended, and an unknown first attempt ends here too.
+        return (await self.ask(send, effect=True)).verdict in {Verdict.DONE, Verdict.NOT_FOUND}
+
+    async def unbind_peer(self, subscription_id: str, y: str) -> bool:
+        """Take that one Y away; False: the platform refuses.
+
+        Raises:
+            Stopped: it does not answer.
+        """
+
+        def send(platform: Platform, permit: Permit, timeout_s: float) -> Awaitable[Answer]:
+            return platform.unbind_peer(subscription_id, y=y, permit=permit, timeout_s=timeout_s)
+
         return (await self.ask(send, effect=True)).verdict in {Verdict.DONE, Verdict.NOT_FOUND}
 
     async def ask(self, send: Send, *, effect: bool = False) -> Answer:
@@ -132,6 +153,18 @@ class Looker:
             ttl_s=line.ttl_s,
             mark=mark_of(line.token),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one run compares with and counts into."""
+
+    db: Database
+    vault: Vault
+    app: App
+    run: Run
+    looker: Looker
+    tally: Tally
 
 
 def mark_of(token: str) -> UUID | None:

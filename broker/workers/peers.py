@@ -15,6 +15,7 @@ import structlog
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.peer_drift import SHOWN
 from broker.flows.calls import Changed, Failed, PlatformCall
 from broker.platform.protocol import Answer, Verdict
 from broker.store import peers
@@ -41,8 +42,6 @@ _NOTHING_DONE: Final = frozenset(
 )
 #: What an operator can put right.
 _OPERATORS: Final = frozenset({Verdict.CONFIGURATION, Verdict.APP_SUSPENDED, Verdict.BAD_DIGEST})
-#: Relations that the platform lists of a line, at most (contract 5.2).
-SHOWN: Final = 5
 
 
 class PeerCaller:

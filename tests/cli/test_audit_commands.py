@@ -211,3 +211,69 @@ async def test_nothing_is_allocated_from_restored_books_before_an_audit(service:
     await eventually(lambda: answered(201), "the gate opens")
     (found,) = ask(service, "audit", "report", "--app", demo(service, "axb")["name"])["findings"]
     assert (found["kind"], found["x"], found["action"], found["ours"]) == ("unknown_here", made["x"], "barred", True)
+
+
+async def _ax(client: Client, service: Service, peers: int) -> tuple[Json, list[Json]]:
+    """An AX with so many peers."""
+    key = demo(service, "axyb")["api_key"]
+    made = await bind(client, service, "axyb", ttl_s=7200)
+    added = [
+        await client.ask("POST", f"/v1/bindings/{made['id']}/peers", {"b": phone()}, key=key) for _ in range(peers)
+    ]
+    assert [one.status for one in added] == [201] * peers, [one.raw for one in added]
+    return made, [dict(one.body) for one in added]
+
+
+async def test_the_peers_of_an_ax_as_far_as_they_are_shown(service: Service, client: Client) -> None:
+    """One that is gone there has ended, one that we forgot is told; of a full list the rest is not verifiable."""
+    key = demo(service, "axyb")["api_key"]
+    made, (lost, forgotten, kept) = await _ax(client, service, 3)
+    ax = await subscription(service, made)
+    told = audit(service, "axyb")
+    judged = told["runs"][0]["peers"]
+    assert (judged >= 3, told["runs"][0]["unverifiable"]) == (True, 0)
+    platform = await platform_of(service, "axyb")
+    try:
+        await platform.unbind_peer(ax, y=lost["y"], permit=lambda: True, timeout_s=10)
+    finally:
+        await platform.close()
+    forget = "DELETE FROM peer AS p USING line AS l WHERE l.id = p.line_id AND l.subscription_id = $1 AND p.y = $2"
+    assert forgotten["y"] != lost["y"], "each peer of an AX has another Y"
+    await rows(service, forget, ax, forgotten["y"])
+    found = audit(service, "axyb", code=1)["findings"]
+    assert {(one["kind"], one["action"], one["subscription_id"]) for one in found} == {
+        ("peer_absent_there", "ending", f"{ax}#{lost['y']}"),
+        ("peer_unknown_here", "reported", f"{ax}#{forgotten['y']}"),
+    }  # fmt: skip
+    states = {
+        one["id"]: (one["state"], one["reason"])
+        for one in (await client.ask("GET", f"/v1/bindings/{made['id']}/peers", key=key)).body["items"]
+    }
+    assert states[lost["id"]] == ("released", "platform_lost")
+    assert states[kept["id"]] == ("active", None)
+    # What the list has shown since is a peer again; a policy that ends strangers takes its Y away.
+    await rows(service, forget, ax, forgotten["y"])
+    ask(service, "audit", "policy", "--app", demo(service, "axyb")["name"], "--unknown", "unbind")
+    assert audit(service, "axyb")["findings"] == []
+    ask(service, "audit", "policy", "--app", demo(service, "axyb")["name"], "--unknown", "report")
+    assert [one.get("y") for one in await _relations(service, ax)] == [kept["y"]]
+
+
+async def test_peers_beyond_the_five_that_a_query_shows(service: Service, client: Client) -> None:
+    """They are counted, and nothing is said of them."""
+    before = audit(service, "axyb")["runs"][0]
+    await _ax(client, service, 7)
+    told = audit(service, "axyb")
+    assert told["findings"] == []
+    assert told["runs"][0]["unverifiable"] == before["unverifiable"] + 2
+    assert told["runs"][0]["peers"] == before["peers"] + 5
+
+
+async def _relations(service: Service, ax: str) -> list[Json]:
+    """The Y numbers that the platform shows of an AX."""
+    platform = await platform_of(service, "axyb")
+    try:
+        answer = await platform.lookup(ax, permit=lambda: True, timeout_s=10)
+    finally:
+        await platform.close()
+    return [{"y": line.y} for line in answer.bindings if line.y]

@@ -57,7 +57,7 @@ ORDER BY h.pool_id, h.x_id, h.extension LIMIT $7;
 UPDATE drift_run AS r
 SET lease_until = clock_timestamp() + $3 * interval '1 second', at_pool = $4, at_x = $5, at_extension = $6,
     steps_done = r.steps_done + $7, calls = r.calls + $8, compared = r.compared + $9, found = r.found + $10,
-    adopted = r.adopted + $11
+    adopted = r.adopted + $11, peers = r.peers + $12, unverifiable = r.unverifiable + $13
 WHERE r.id = $1 AND r.owner = $2 AND r.state = 'open' RETURNING r.id;
 
 -- name: size
@@ -76,6 +76,18 @@ SELECT l.id, l.subscription_id, l.a_key, l.b_key, l.direction, l.ttl_s, l.calls,
          AS settled
 FROM line AS l
 WHERE l.x_key = $1::bigint * 100000 + $2 AND l.seat IS NOT NULL AND ($3::smallint IS NULL OR l.seat = $3);
+
+-- name: peers
+SELECT p.id, p.line_id, p.state, p.b_key, p.y, p.expires_at IS NULL OR p.expires_at > broker_now() + interval '30 seconds' AS stays
+FROM peer AS p WHERE p.line_id = ANY ($1::uuid[]) AND p.state IN ('pending', 'active', 'releasing');
+
+-- name: end_lost_peer
+WITH held AS (
+  SELECT l.id FROM line AS l
+  WHERE l.pool_id = $1 AND l.id = $2 AND l.state = 'active' AND NOT l.changing AND l.calls = $3 FOR UPDATE
+)
+UPDATE peer AS p SET state = 'released', reason = 'platform_lost', ended_at = broker_now()
+FROM held WHERE p.pool_id = $1 AND p.id = $4 AND p.line_id = held.id AND p.state = 'active' RETURNING p.id;
 
 -- name: known_elsewhere
 SELECT l.id FROM unnest($2::uuid[], $3::text[]) AS i (id, subscription_id)
@@ -132,7 +144,7 @@ SELECT coalesce((SELECT p.caller_id FROM drift_policy AS p WHERE p.app_id = $1),
 SELECT d.app_id, d.kind, count(*) AS many FROM drift AS d WHERE d.resolved_at IS NULL GROUP BY d.app_id, d.kind;
 
 -- name: runs
-SELECT r.id, r.why, r.state, r.steps, r.steps_done, r.calls, r.compared, r.found, r.adopted, r.started_at, r.ended_at,
+SELECT r.id, r.why, r.state, r.steps, r.steps_done, r.calls, r.compared, r.found, r.adopted, r.peers, r.unverifiable, r.started_at, r.ended_at,
        r.lease_until > clock_timestamp() AS working
 FROM drift_run AS r WHERE r.app_id = $1 ORDER BY r.id DESC LIMIT $2;
 
