@@ -57,11 +57,11 @@ def _endpoint(route: Route) -> AiohttpHandler:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
         limits = services.limits
+        key = authorize(request, services.registry(), route.scope)
         wait_s = parse.deadline_s(request, default=limits.default_deadline_s, longest=limits.longest_deadline_s)
         work = _let_in(request)
         if work is None:
             admit(services.gate, route.kind, wait_s, large=route.batch)
-        key = authorize(request, services.registry(), route.scope)
         with services.counting(key.app):
             await charged(request, services, key)
         deadline = boottime() + wait_s
