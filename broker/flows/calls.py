@@ -70,6 +70,7 @@ class PlatformCall:
 
     ``lease_until`` is on :func:`broker.clock.boottime`; it was counted from before the statement that gave the lease,
     so it never ends later than the database's. ``maybe_sent``: an attempt may have reached the platform.
+    ``first_sent_at`` (boottime): when the first attempt left that may have had an effect; None = not yet, or unknown.
     ``x_id`` is None, and ``x`` empty, while the platform has not picked X. ``extension`` is what the line has of X,
     None for a pair. ``ttl_s`` is what the platform is told of the line. ``change`` is what a modify wants, in the
     line's own roles. ``caller_id`` is whose share of the limit it takes; 0 = nobody's in particular.
@@ -101,6 +102,7 @@ class PlatformCall:
     attempt: int = 0
     maybe_sent: bool = False
     last_unknown_at: float = 0.0
+    first_sent_at: float | None = None
     lost: bool = False
     unwanted: bool = False
     asked: str = ""

@@ -164,6 +164,11 @@ async def settle_ended(db: Database, items: Sequence[Ended]) -> list[datetime | 
     return [found.get(place) for place in range(1, len(items) + 1)]
 
 
+async def date_back(db: Database, key: CallKey, age_s: float | None) -> None:
+    """End a line earlier whose time at the platform began up to ``age_s`` ago; None: when its call was made."""
+    await db.fetch(statements("calls")["date_back"], key.pool_id, key.line_id, key.no, age_s)
+
+
 async def end_unbound(db: Database, key: CallKey) -> bool:
     """Report the bindings of a line that was never bound released, while the line keeps its X; False = not ours."""
     row = await db.fetchrow(statements("calls")["end_unbound"], key.pool_id, key.line_id, key.no, key.token)

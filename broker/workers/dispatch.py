@@ -29,6 +29,7 @@ from broker.store import calls as store
 from broker.store.calls import Bound, BoundResult, Ended, Extension
 from broker.store.crypto import Vault
 from broker.store.database import Database, DatabaseAway
+from broker.workers.dating import date_back
 from broker.workers.failing import crashed
 from broker.workers.lane import LaneShut
 from broker.workers.modify import Modifier, unbind_after
@@ -212,7 +213,7 @@ class Dispatcher:
         doubt = _Doubt(self._sender.failing.bound(call.app_id))
         while True:
             if call.maybe_sent and (found := await self._find_ours(call)) is not None:
-                await self._adopt(call, found)
+                await self._adopt(call, found, late=True)
                 return
             if call.unwanted:
                 # Nobody is behind X: who asked for the release need not wait until it is proven for ever.
@@ -244,7 +245,7 @@ class Dispatcher:
             return False
         found = await self._when_certain(call)
         if found is not None:
-            await self._adopt(call, found)
+            await self._adopt(call, found, late=True)
         else:
             await self._choose_again(call, answer)
         return True
@@ -299,7 +300,8 @@ class Dispatcher:
             return
         await self._adopt(call, binding)
 
-    async def _adopt(self, call: PlatformCall, binding: PlatformLine) -> None:
+    async def _adopt(self, call: PlatformCall, binding: PlatformLine, *, late: bool = False) -> None:
+        """Settle what the platform holds; ``late``: it was found there, and may have been there for long."""
         crashpoint("before_settle")
         asked_at = boottime()
         result = await self._sender.persist(
@@ -309,6 +311,8 @@ class Dispatcher:
             raise NotOurs
         if result.line_state == "active":
             self.outcomes["active"] += 1
+            if late:
+                await date_back(self._db, self._sender, call)
             call.settle(Active(call.x, binding.subscription_id, result.confirmed_at))
             return
         # Released while it was being bound: its unbind is already committed, and ours to send.
@@ -317,7 +321,7 @@ class Dispatcher:
     async def _conflict(self, call: PlatformCall, answer: Answer) -> None:
         found = await self._find_ours(call)
         if found is not None:
-            await self._adopt(call, found)
+            await self._adopt(call, found, late=True)
             return
         # The platform knows a binding that we do not: somebody may be reachable there now. Leave that X alone.
         log.error("bind_conflict", pool=call.pool_id, x_id=call.x_id, code=answer.code)

@@ -18,6 +18,7 @@ from broker.platform.protocol import Answer, PlatformLine, Verdict
 from broker.store import changes, drift
 from broker.store.calls import CallKey, Ended
 from broker.store.database import Database
+from broker.workers.dating import date_back
 from broker.workers.lane import LaneShut
 from broker.workers.replace import Lost, Replacer
 from broker.workers.sender import NotOurs, Sender, short
@@ -103,7 +104,9 @@ class Modifier:
             return await self._settle(call, Answer(Verdict.NOT_SENT), done=None)
         answer, made, gap_ms = await self._replacer.carry_out(call, change)
         call.subscription_id = made.subscription_id
-        return await self._settle(call, answer, done=answer.verdict is Verdict.DONE, anew=True, gap_ms=gap_ms)
+        return await self._settle(
+            call, answer, done=answer.verdict is Verdict.DONE, anew=True, gap_ms=gap_ms, late=gap_ms is None
+        )
 
     async def _change(self, call: PlatformCall, change: LineChange) -> PlatformCall | None:
         backoff = self._timing.first_backoff_s
@@ -118,8 +121,9 @@ class Modifier:
                 continue
             match answer.verdict:
                 case Verdict.DONE:
-                    if not call.maybe_sent or await self._holds(call, change):
-                        return await self._settle(call, answer, done=True)
+                    late = call.maybe_sent
+                    if not late or await self._holds(call, change):
+                        return await self._settle(call, answer, done=True, late=late)
                 case Verdict.NOT_FOUND:
                     raise _Gone(answer)
                 case verdict if verdict in _OPERATORS and change.renewal:
@@ -127,7 +131,7 @@ class Modifier:
                     await self._sender.back_off(call, answer, self._timing.operator_backoff_s)
                 case verdict if verdict in _REFUSALS:
                     done = call.maybe_sent and await self._holds(call, change)
-                    return await self._settle(call, answer, done=done)
+                    return await self._settle(call, answer, done=done, late=done)
                 case _:
                     backoff = await self._try_again(call, answer, backoff)
         # Released meanwhile. Whatever holds now ends with the unbind, and nothing that comes late finds the line.
@@ -167,8 +171,10 @@ class Modifier:
         return False
 
     async def _settle(
-        self, call: PlatformCall, answer: Answer, *, done: bool | None, anew: bool = False, gap_ms: int | None = None
-    ) -> PlatformCall | None:
+        self, call: PlatformCall, answer: Answer, *, done: bool | None, anew: bool = False, gap_ms: int | None = None,
+        late: bool = False,
+    ) -> PlatformCall | None:  # fmt: skip
+        """Write down what became of it; ``late``: it was found at the platform, and may have held for long."""
         crashpoint("before_settle")
         if done is False and call.unwanted:
             done = None
@@ -183,6 +189,8 @@ class Modifier:
         line_state = await self._sender.persist(lambda: changes.settle(self._db, item, lease_s=self._timing.lease_s))
         if line_state is None:
             raise NotOurs
+        if late and line_state == "active":
+            await date_back(self._db, self._sender, call)
         if reason is not None:
             log.warning("change_failed", reason=reason, http=answer.http, code=item.code)
         call.settle(Changed() if done else Failed(reason or "released", answer.detail, answer.http, item.code))

@@ -23,6 +23,7 @@ from broker.store import picked
 from broker.store.calls import Ended
 from broker.store.database import Database
 from broker.store.picked import Picked
+from broker.workers.dating import date_back
 from broker.workers.lane import LaneShut
 from broker.workers.modify import unbind_after
 from broker.workers.sender import NotOurs, Sender, short
@@ -89,7 +90,7 @@ class Picker:
             case Verdict.UNKNOWN:
                 found = await self._search(call)
                 if found is not None:
-                    return await self._enter(call, answer, found)
+                    return await self._enter(call, answer, found, late=True)
                 reason = "outcome_unknown"
             case Verdict.WITHHELD:
                 reason = "withdrawn"
@@ -122,7 +123,9 @@ class Picker:
                     return answer
         return Answer(Verdict.WITHHELD)
 
-    async def _enter(self, call: PlatformCall, answer: Answer, found: PlatformLine) -> PlatformCall | None:
+    async def _enter(
+        self, call: PlatformCall, answer: Answer, found: PlatformLine, *, late: bool = False
+    ) -> PlatformCall | None:
         crashpoint("before_settle")
         item = Picked(call.key, call.attempt, found.subscription_id, found.x)
         asked_at = boottime()
@@ -141,6 +144,8 @@ class Picker:
         if result.crowded:
             log.warning("picked_twice", pool=call.pool_id, line=str(call.line_id))
         if result.bound.line_state == "active":
+            if late:
+                await date_back(self._db, self._sender, call)
             call.settle(Active(found.x, found.subscription_id, result.bound.confirmed_at))
             return None
         # Released while it was being bound: its unbind is already committed, and ours to send.

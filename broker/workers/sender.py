@@ -360,6 +360,8 @@ class Sender:
             if not self._believes(route):
                 return False
             self.sent += 1
+            if call.first_sent_at is None and not call.maybe_sent and call.asked != "query":
+                call.first_sent_at = boottime()
             # The request is written when the loop turns next.
             asyncio.get_running_loop().call_soon(crashpoint, "after_send")
             if call.op != "unbind":  # that one does no harm when it comes late

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from broker.errors import PoolExhausted
@@ -22,6 +24,32 @@ async def test_lost_answer_is_adopted(one: Instance) -> None:
     ledger = await one.emu.ledger()
     assert [row["op"] for row in ledger] == ["bind", "query"]
     assert made.outcome.subscription_id == effects(ledger, "bind")[0]["subscription_id"]
+
+
+async def test_what_is_found_late_ends_when_the_platform_ends_it(one: Instance) -> None:
+    """A bind that its dead owner sent is found by the one who takes it over: its time began when it was asked for."""
+    await one.emu.fault(interface="bind", kind="delay", ms=60_000, when="after", count=1)
+    made = await one.bind(A, B, wait=False)
+
+    async def executed() -> bool:
+        return bool(effects(await one.emu.ledger(), "bind"))
+
+    await eventually(executed)
+    await one.db.fetch("UPDATE platform_call SET created_at = created_at - interval '100 seconds'")
+    await one.end_leases()
+    await one.rescue()
+
+    async def there() -> bool:
+        return (await one.show(made)).state == "active"
+
+    await eventually(there)
+    rows = await one.rows(
+        "SELECT c.created_at, b.expires_at, l.expires_at AS line_end, l.sweep_at, broker_now() AS now"
+        " FROM platform_call AS c JOIN line AS l ON l.id = c.line_id JOIN binding AS b ON b.line_id = l.id"
+    )
+    (row,) = rows
+    assert row["expires_at"] == row["line_end"] == row["created_at"] + timedelta(seconds=3600)
+    assert row["sweep_at"] <= row["now"]
 
 
 async def test_lost_request_is_sent_again_for_the_same_x(one: Instance) -> None:

@@ -20,3 +20,6 @@ SELECT end_unbound($1, $2, $3, $4) AS ours;
 
 -- name: sweep
 SELECT expired, withdrawn, renewed FROM sweep_lines($1, make_interval(secs => $2));
+
+-- name: date_back
+SELECT date_back($1, $2, $3, $4);
