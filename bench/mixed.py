@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class _Order:
     maybe: list[Possibility] = field(default_factory=list)
     #: What certainly holds while nothing is under way; another object after everything that may change it.
     sure: Possibility | None = None
+    #: Until when what is sure is so at least.
+    lives_until: float = 0.0
     over: bool = False
 
 
@@ -316,10 +319,11 @@ class Mixed:
         for one in order.maybe:
             one.close(now())
         order.sure = self._possible.add(told["x"], order.a, order.b, invoked)
+        order.lives_until = now() + _left(told)
         order.maybe = [*(one for one in order.maybe if one.open and one.lingers), order.sure]
         self.operations.append(
             Operation("change", "ok", invoked, now(), order.binding, order.a, order.b, told["x"],
-                      max(_left(told), 1.0), status=200, line=told["line"])
+                      max(_left(told), 0.001), status=200, line=told["line"])
         )  # fmt: skip
 
     # -- calling ---------------------------------------------------------------------------------------------------
@@ -350,7 +354,7 @@ class Mixed:
             self.reached += 1
             if not self._possible.explain(on.x or "", caller, reached, since, now()):
                 self.wrong.append(f"wrong person: {where} reached {mask(reached)} (binding {order.binding})")
-        elif sure is not None and order.sure is sure:
+        elif sure is not None and order.sure is sure and now() < order.lives_until:
             self.wrong.append(f"call lost: {where} reached nobody, {order.binding} is active ({told['state_code']})")
 
 
@@ -380,7 +384,7 @@ def _left(told: dict[str, Any]) -> float:
     """Return for how long a binding certainly lives on, less a second for the clocks."""
     if told["expires_at"] is None:
         return float(10**9)
-    return float(told["ttl_s"]) - 1.0 if told["ttl_s"] else float(10**9)
+    return datetime.fromisoformat(told["expires_at"]).timestamp() - time.time() - 1.0
 
 
 def kill_a_worker(parent: int) -> int:

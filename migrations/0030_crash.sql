@@ -25,7 +25,7 @@ DECLARE
   v_since timestamptz;
   v_end timestamptz;
 BEGIN
-  SELECT c.op, c.wanted, c.created_at INTO v_call FROM platform_call AS c
+  SELECT c.op, c.wanted, c.created_at, c.settled_at INTO v_call FROM platform_call AS c
   WHERE c.pool_id = p_pool AND c.line_id = p_line AND c.no = p_no;
   v_since := greatest(v_call.created_at, broker_now() - make_interval(secs => p_age));
   -- Whoever sweeps looks again: what is due may be due earlier.
@@ -36,10 +36,13 @@ BEGIN
   RETURNING l.expires_at INTO v_end;
   UPDATE binding AS b SET expires_at = v_end
   WHERE v_call.op = 'bind' AND b.line_id = p_line AND b.state = 'active' AND b.expires_at > v_end;
+  UPDATE peer AS p SET expires_at = v_since + p.ttl_s * interval '1 second'
+  WHERE v_call.op = 'bind_peer' AND p.line_id = p_line AND p.state = 'active' AND p.confirmed_at = v_call.settled_at
+    AND p.ttl_s > 0 AND p.expires_at > v_since + p.ttl_s * interval '1 second';
 END
 $$;
 COMMENT ON FUNCTION date_back IS
-  'The line was found at the platform, which has counted its lifetime for longer than we know of it: at most p_age seconds, and not from before its call was made (p_age null: perhaps since then). So its end, and that of its bindings, is put as early as it can be.';
+  'The line, or its peer, was found at the platform, which has counted its lifetime for longer than we know of it: at most p_age seconds, and not from before its call was made (p_age null: perhaps since then). So its end, and that of its bindings, is put as early as it can be.';
 
 CREATE OR REPLACE FUNCTION repair_line(p_pool integer, p_line uuid, p_subscription text, p_calls integer, p_kinds text[]) RETURNS boolean
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off

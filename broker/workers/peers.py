@@ -23,6 +23,7 @@ from broker.store.calls import CallKey
 from broker.store.crypto import Vault
 from broker.store.database import Database
 from broker.store.peers import Outcome, Peer, SettledPeer
+from broker.workers.dating import date_back
 from broker.workers.lane import LaneShut
 from broker.workers.sender import NotOurs, Sender, short
 
@@ -76,7 +77,7 @@ class PeerCaller:
             if call.maybe_sent:
                 answer, y = await self._find(call, peer)
                 if y:
-                    return await self._there(call, answer, y)
+                    return await self._there(call, answer, y, late=True)
                 if answer.verdict is not Verdict.DONE:
                     return await self._absent(call, answer, _REFUSALS.get(answer.verdict, "outcome_unknown"))
                 call.maybe_sent = False
@@ -185,7 +186,8 @@ class PeerCaller:
 
     # -- outcomes --------------------------------------------------------------------------------------------------
 
-    async def _there(self, call: PlatformCall, answer: Answer, y: str) -> PlatformCall | None:
+    async def _there(self, call: PlatformCall, answer: Answer, y: str, *, late: bool = False) -> PlatformCall | None:
+        """Write B's Y down; ``late``: it was found at the platform, and may have been B's for long."""
         asked_at = boottime()
         result = await self._settle(call, answer, y=y)
         self._picked[result.seen or "unfit"] += 1
@@ -196,6 +198,8 @@ class PeerCaller:
             return await self._absent(call, replace(answer, code="y_of_another_app"), "platform_refused")
         if result.seen in {"imported", "unfit"}:
             log.warning("number_taken_in", how=result.seen, pool=call.pool_id, line=str(call.line_id))
+        if late:
+            await date_back(self._db, self._sender, call)
         call.settle(Changed())
         return _next(call, result, lease_until=asked_at + self._timing.lease_s)
 
