@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import pytest
 
@@ -275,6 +276,32 @@ async def test_taken_over(seeded: str, emu: Emulated, *, done: bool) -> None:
             await second.rescue()
             assert (await at.state(peer, "active")).y == Y1
         assert at.there() == [(B, Y1)]
+
+
+async def test_what_is_found_late_ends_when_the_platform_ends_it(seeded: str, emu: Emulated) -> None:
+    """The time of a Y that a dead process had asked for began when it was asked for."""
+    async with shop(seeded, emu, Y1) as at:
+
+        def dies(request: BindPeer) -> Answer:
+            lost(at.fake, done=True)(request)
+            forget_lease(at.one.only_call())
+            at.one.only_call().lost = True
+            return LOST
+
+        at.fake.peer_script.append(dies)
+        peer, _ = await at.add(B, ttl_s=600, wait=False)
+        await at.one.idle()
+        await at.one.db.fetch("UPDATE platform_call SET created_at = created_at - interval '100 seconds'")
+        await at.one.end_leases()
+        await at.one.rescue()
+        await at.state(peer, "active")
+        (call,) = await at.one.rows("SELECT created_at FROM platform_call WHERE op = 'bind_peer'")
+
+        async def dated() -> bool:
+            (row,) = await at.one.rows("SELECT expires_at FROM peer")
+            return bool(row["expires_at"] == call["created_at"] + timedelta(seconds=600))
+
+        await eventually(dated)
 
 
 async def test_who_waits_for_a_dead_process_is_served(seeded: str, emu: Emulated) -> None:

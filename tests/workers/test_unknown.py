@@ -29,7 +29,7 @@ async def test_lost_answer_is_adopted(one: Instance) -> None:
 async def test_what_is_found_late_ends_when_the_platform_ends_it(one: Instance) -> None:
     """A bind that its dead owner sent is found by the one who takes it over: its time began when it was asked for."""
     await one.emu.fault(interface="bind", kind="delay", ms=60_000, when="after", count=1)
-    made = await one.bind(A, B, wait=False)
+    await one.bind(A, B, wait=False)
 
     async def executed() -> bool:
         return bool(effects(await one.emu.ledger(), "bind"))
@@ -39,16 +39,17 @@ async def test_what_is_found_late_ends_when_the_platform_ends_it(one: Instance) 
     await one.end_leases()
     await one.rescue()
 
-    async def there() -> bool:
-        return (await one.show(made)).state == "active"
-
-    await eventually(there)
-    rows = await one.rows(
+    query = (
         "SELECT c.created_at, b.expires_at, l.expires_at AS line_end, l.sweep_at, broker_now() AS now"
         " FROM platform_call AS c JOIN line AS l ON l.id = c.line_id JOIN binding AS b ON b.line_id = l.id"
     )
-    (row,) = rows
-    assert row["expires_at"] == row["line_end"] == row["created_at"] + timedelta(seconds=3600)
+
+    async def dated() -> bool:
+        (row,) = await one.rows(query)
+        return bool(row["expires_at"] == row["line_end"] == row["created_at"] + timedelta(seconds=3600))
+
+    await eventually(dated)
+    (row,) = await one.rows(query)
     assert row["sweep_at"] <= row["now"]
 
 
