@@ -97,7 +97,7 @@ class Settings(BaseModel):
         float, Field(ge=0.1, le=3600, description="until a line that could not be moved is tried again")
     ] = 30.0
     audit_lease_s: Annotated[
-        float, Field(ge=5, le=600, description="an audit is taken over so long after its process has died")
+        float, Field(ge=1, le=600, description="an audit is taken over so long after its process has died")
     ] = 60.0
     overload_wait_s: Annotated[
         float, Field(ge=0.05, le=60, description="a wait on our side that is longer and stays makes us refuse requests")

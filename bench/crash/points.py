@@ -52,7 +52,7 @@ class Point:
 
 
 _AUDITS: Final = MappingProxyType(
-    {"BROKER_AUDIT_INTERVAL_S": "1", "BROKER_AUDIT_RATE": "200", "BROKER_AUDIT_LEASE_S": "5"}
+    {"BROKER_AUDIT_INTERVAL_S": "1", "BROKER_AUDIT_RATE": "200", "BROKER_AUDIT_LEASE_S": "2"}
 )
 POINTS: Final[Mapping[str, Point]] = {
     point.name: point
@@ -62,8 +62,8 @@ POINTS: Final[Mapping[str, Point]] = {
         Point("after_answer", 40),
         Point("before_settle", 30),
         Point("in_sweep", 1, advance_s=30.0),
-        Point("in_audit", 5, settings=_AUDITS),
-        Point("mid_drain", 1, drained=True),
+        Point("in_audit", 3, settings=_AUDITS),
+        Point("mid_drain", 1, settings={"BROKER_DRAIN_S": "3"}, drained=True),
     )
 }
 
