@@ -102,7 +102,7 @@ class Load:
                 continue
             body, told = made
             await asyncio.sleep(chance.uniform(*_HOLD_S))
-            # Where clocks are moved on an order may expire at the platform well before our books, which hear of it later.
+            # Where clocks are moved on, an order may expire at the platform well before it does in our books.
             steady = not self.orders.ahead_s or body["ttl_s"] != SHORT_S
             if chance.random() < 0.25 and self.orders.kind.changes_a and steady:
                 await self._change(http, body, told)
