@@ -366,7 +366,7 @@ class Worker:
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("audit", 1.0, self._audit),
-            Periodic("evacuation", 0.5, self._evacuator.look),
+            Periodic("evacuation", 0.5, self._evacuate),
             Periodic("drift", 15.0, self._count_drift),
             Periodic("withdraw", 2.0, self._withdraw),
             Periodic("dead_calls", 5.0, self._count_dead),
@@ -447,6 +447,13 @@ class Worker:
         self._auditor.found.clear()
         self._auditor.calls = 0
         return more
+
+    async def _evacuate(self) -> bool:
+        await self._evacuator.look()
+        for outcome, lines in self._evacuator.outcomes.items():
+            self._metrics.evacuated_lines.labels(outcome).inc(lines)
+        self._evacuator.outcomes.clear()
+        return False
 
     async def _count_drift(self) -> bool:
         counted = {(row["app_id"], row["kind"]): row["many"] for row in await drift.open_findings(self._db)}

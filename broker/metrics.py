@@ -128,6 +128,11 @@ class Metrics:
         self.swept = _counter(
             "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
         )
+        self.evacuated_lines = _counter(
+            "evacuated_lines",
+            "Lines of evacuated numbers that began to move (won), or why they wait.",
+            "outcome",
+        )
         self.drift_found = _counter(
             "drift_found", "Differences between platform and books that an audit found.", "kind"
         )

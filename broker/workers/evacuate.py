@@ -80,25 +80,23 @@ class Evacuator:
         #: Lines begun to move, or that had to wait, by what their claims came to.
         self.outcomes: Counter[str] = Counter()
 
-    async def look(self) -> bool:
-        """Do a slice of every evacuation that is this process's; True: there is more to begin at once."""
+    async def look(self) -> None:
+        """Do a slice of every evacuation that is this process's."""
         if self._dispatch.leaving:
-            return False
-        more = False
+            return
         for one in await store.take(self._db, self._owner, lease_s=LEASE_S):
             if one.app_id in self._registry().apps:
-                more |= await self._slice(one)
-        return more
+                await self._slice(one)
 
-    async def _slice(self, one: Evacuation) -> bool:
+    async def _slice(self, one: Evacuation) -> None:
         state, moving = await store.tend(self._db, one, retry_s=self._times.retry_s)
         if state != "open":
             if state != "stopping":
                 log.info("evacuation_ended", pool=one.pool_id, x_id=one.x_id, state=state)
-            return False
+            return
         room = IN_FLIGHT - moving
         if room <= 0 or self._registry().apps[one.app_id].suspended is not None:
-            return False
+            return
         due = await store.lines(self._db, one, limit=room)
         keys = [(one.pool_id, line.binding_id) for line in due]
         shown = await bindings.show(self._db, self._vault, keys) if keys else {}
@@ -107,7 +105,6 @@ class Evacuator:
             # Somebody has moved it since: it is looked for again.
             if binding is not None and binding.line_id == line.line_id:
                 await self._move(one, line, binding)
-        return False
 
     async def _move(self, one: Evacuation, line: Due, binding: Binding) -> None:
         """Reserve another X for the line and have its bind sent; or write down why not."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ from broker.domain.phone import PhoneNumber
 from broker.errors import Conflict
 from broker.flows.allocators import Allocators
 from broker.flows.bind import Accepted
-from broker.flows.change import Changer, Plan, Wait
+from broker.flows.change import Changer, Plan, Stale, Wait
 from broker.flows.operate import evacuation, numbers
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import Closing, Numbers
 from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
+from broker.store import calls
 from broker.store import evacuation as store
 from broker.store.bindings import Binding, show
 from broker.workers.evacuate import Evacuator, Times
@@ -243,15 +246,86 @@ async def test_a_change_meanwhile_is_told_to_come_again(one: Instance, emu: Emul
 
 async def hand_over(one: Instance, made: Accepted) -> Binding:
     """Have C take the place of B, as the API does."""
+    plan = Plan(line=LineChange(b=PhoneNumber(C)))
+    return await changer_of(one).change(await one.show(made), plan, Wait(boottime() + 10))
+
+
+def changer_of(one: Instance) -> Changer:
+    """What carries changes out."""
 
     async def read(row: tuple[int, Any]) -> Binding | None:
         return (await show(one.db, one.vault, [row])).get(row)
 
-    changer = Changer(
+    return Changer(
         one.db, one.vault, lambda: one.known, one.allocator, one.dispatcher, read, lease_s=one.timing.lease_s
     )
-    plan = Plan(line=LineChange(b=PhoneNumber(C)))
-    return await changer.change(await one.show(made), plan, Wait(boottime() + 10))
+
+
+async def test_amid_releases_changes_and_new_orders_the_books_stay_right(one: Instance, emu: Emulated) -> None:
+    """Some of the pairs are released, changed, or get a second order while they move: all end as they were asked to."""
+    made = await bound(one, 24)
+    await emu.fault(interface="bind", kind="delay", ms=150, when="before", count=60)
+    await leave(one)
+    evacuator = mover(one)
+
+    async def change(each: Accepted, nth: int) -> None:
+        before = await one.show(each)
+        plan = Plan(line=LineChange(b=PhoneNumber(f"+86137{nth:08d}")))
+        with contextlib.suppress(Conflict, Stale):
+            await changer_of(one).change(before, plan, Wait(boottime() + 10))
+
+    async def order_again(each: Accepted) -> Accepted:
+        binding = await one.show(each)
+        assert binding.b is not None
+        return await one.bind(binding.b.reveal(), binding.a.reveal())
+
+    await evacuator.look()
+    *_, again = await asyncio.gather(
+        asyncio.gather(*(one.release(each) for each in made[::4])),
+        asyncio.gather(*(change(each, nth) for nth, each in enumerate(made[1::4]))),
+        asyncio.gather(*(order_again(each) for each in made[2::4])),
+    )
+    await follow(one, evacuator)
+    await one.idle()
+    assert {(await one.show(each)).state for each in made[::4]} == {"released"}
+    wanted: set[tuple[str | None, frozenset[str]]] = set()
+    for each in (*made[1::4], *made[2::4], *made[3::4], *again):
+        binding = await one.show(each)
+        assert (binding.state, binding.x != X1) == ("active", True)
+        wanted.add((binding.x, binding.parties))
+    assert {(x, pair) for x, pairs in (await pairs_at(emu)).items() for pair in pairs} == wanted
+    await right(one)
+
+
+@pytest.mark.parametrize("what", ["expires", "is renewed"])
+async def test_a_line_whose_time_comes_while_it_moves(one: Instance, emu: Emulated, what: str) -> None:
+    """It expires: nobody is left behind the new X. It is renewed: the renewal ends with it, the binding has moved."""
+    made = await one.bind(A, B, ttl_s=3600)
+    await emu.fault(interface="bind", kind="delay", ms=1000, when="before", count=1)
+    await leave(one)
+    evacuator = mover(one)
+    await evacuator.look()
+    if what == "expires":
+        await one.db.fetch("UPDATE binding SET expires_at = now() - interval '5 s' WHERE moves IS NULL")
+    await one.db.fetch(
+        "UPDATE line SET sweep_at = now(), expires_at = now() + $1 * interval '1 s' WHERE state = 'active'",
+        -5.0 if what == "expires" else 20.0,
+    )
+    swept = await calls.sweep(one.db, limit=10, grace_s=1.0)
+    assert (swept.expired, swept.renewed) == ((1, 0) if what == "expires" else (0, 1))
+    shown = await follow(one, evacuator)
+    assert (shown["moved"], shown["over"]) == ((0, 1) if what == "expires" else (1, 0))
+    after = await one.show(made)
+    assert (after.state, after.x == X1) == (("released", True) if what == "expires" else ("active", False))
+
+    async def left() -> bool:
+        await one.rescue()
+        there = {item["x"] for item in await emu.bindings()}
+        # What expired by our books alone the platform still holds here.
+        return there - {X1} == (set() if what == "expires" else {after.x})
+
+    await eventually(left)
+    await right(one)
 
 
 async def test_another_process_goes_on_after_a_death(seeded: str, emu: Emulated) -> None:
