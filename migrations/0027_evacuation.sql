@@ -151,8 +151,8 @@ BEGIN
     RETURN false;
   END IF;
   SELECT p.app_id INTO v_app FROM pool AS p WHERE p.id = p_pool;
-  PERFORM emit_event(v_app, 'number.status', p_pool, NULL, p_data || jsonb_build_object(
-    'x', v_number, 'state', p_state, 'reason', p_reason, 'by', p_by));
+  PERFORM emit_event(v_app, 'number.status', p_pool, NULL, p_data || jsonb_build_object('state', p_state, 'by', p_by),
+                     v_number, NULL, p_reason);
   RETURN true;
 END
 $$;
@@ -342,15 +342,6 @@ $$;
 COMMENT ON FUNCTION begin_line_move IS
   'Reserves another X for a line of an X that is evacuated, with all that its bindings have there: won (the bind of the new line, no 1, token 1, is ours to send; they go there when the platform has confirmed it). Else nothing was done: over, changing, temporary_callee, busy (try again), or why not this X or none at all, as reserve() and reserve_places() say.';
 
-CREATE FUNCTION place_of_line(p_pool integer, p_line uuid) RETURNS jsonb
-LANGUAGE sql STABLE SET enable_seqscan = off
-AS $$
-  SELECT jsonb_strip_nulls(jsonb_build_object('x', coalesce(x.number, l.picked), 'extension', nullif(l.extension, 0)))
-  FROM line AS l LEFT JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id
-  WHERE l.pool_id = p_pool AND l.id = p_line
-$$;
-COMMENT ON FUNCTION place_of_line(integer, uuid) IS 'The X of a line, and its extension if it has one, as events name them.';
-
 CREATE OR REPLACE FUNCTION finish_move(p_pool integer, p_stand_in uuid) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -385,9 +376,6 @@ BEGIN
            stand_in.created_at, broker_now() + nullif(stand_in.ttl_s, 0) * interval '1 second', u.id
     FROM unnest(v_moved[2:]) AS u (id);
     UPDATE line AS l SET sweep_at = broker_now() WHERE l.pool_id = p_pool AND l.id = stand_in.line_id;
-    PERFORM emit_event(stand_in.app_id, 'binding.moved', p_pool, u.id, jsonb_build_object(
-      'from', place_of_line(p_pool, v_old), 'to', place_of_line(p_pool, stand_in.line_id)))
-    FROM unnest(v_moved) AS u (id);
   END IF;
   UPDATE evacuated_line AS e
   SET state = CASE WHEN v_moved IS NULL THEN 'over' ELSE 'moved' END, done_at = broker_now(),

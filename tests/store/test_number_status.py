@@ -15,13 +15,6 @@ from tests.store.shop import Shop
 from tests.store.test_operate import desk_of
 
 _T = datetime(2026, 3, 1, 12, tzinfo=UTC)
-_TELLS = """
-CREATE TABLE told (no integer GENERATED ALWAYS AS IDENTITY, type text, data jsonb);
-"""
-_TELLER = """
-CREATE OR REPLACE FUNCTION emit_event(p_app integer, p_type text, p_pool integer, p_binding uuid, p_data jsonb)
-RETURNS void LANGUAGE sql AS 'INSERT INTO told (type, data) VALUES (p_type, p_data)'
-"""
 
 
 async def first_x(shop: Shop) -> str:
@@ -49,8 +42,7 @@ async def evacuations(shop: Shop) -> list[tuple[str, str]]:
 
 async def test_a_status_closes_and_shows_why_since_when(shop: Shop) -> None:
     """Suspended by a status: not handed out, in the lists of numbers and pools with its reason; told as an event."""
-    await shop.run(_TELLS)
-    await shop.run(_TELLER)
+    await shop.run("UPDATE app SET event_days = 1")
     assert await push(shop, 0, "10", "5") is Applied.CHANGED
     row = await shown(shop)
     assert (row["state"], row["closed_by"], row["evacuation"]) == ("suspended", "status", "open")
@@ -60,10 +52,10 @@ async def test_a_status_closes_and_shows_why_since_when(shop: Shop) -> None:
     assert await shop.reserve(shop.claim(1, 2)) == ["closed"]
     pool = next(pool for pool in await pools.every(desk_of(shop), "shop") if pool["name"] == "pool-1")
     assert (pool["open_numbers"], pool["suspended_numbers"], pool["frozen_numbers"]) == (3, 1, 0)
-    (event,) = await shop.db.fetch("SELECT type, data ->> 'x' AS x, data ->> 'state' AS state FROM told")
-    assert tuple(event) == ("number.status", await first_x(shop), "suspended")
+    (event,) = await shop.db.fetch("SELECT type, x, reason, data ->> 'state' AS state, data ->> 'by' AS by FROM event")
+    assert tuple(event) == ("number.status", await first_x(shop), row["state_reason"], "suspended", "status")
     assert await push(shop, 0, "10", "5") is Applied.UNCHANGED
-    assert await shop.value("SELECT count(*) FROM told") == 1
+    assert await shop.value("SELECT count(*) FROM event") == 1
 
 
 async def test_frozen_by_a_status_keeps_its_lines(shop: Shop) -> None:
