@@ -21,10 +21,10 @@ STANDING_S = 0.1
 #: Nothing was shed for this long: what is offered can be carried again.
 CALM_S = 1.0
 #: While shedding, the wait may be this many times what a lone request takes, but at least so long.
-_TIMES_ALONE = 2.0
+_TIMES_ALONE = 1.0
 _LEAST_WAIT_S = 0.005
 #: So many, and so many large ones, are always let in: without them nothing would be learned.
-FEWEST, FEWEST_LARGE = 6, 2
+FEWEST, FEWEST_LARGE = 3, 2
 #: Up to so many in work one counts as alone.
 _ALONE = 2
 #: What each one adds is taken for at least this.
@@ -32,7 +32,7 @@ _LEAST_EACH_S = 0.000_05
 #: Weight of the newest request.
 _NEWEST = 1 / 32
 _LONGEST_RETRY_S = 60
-#: Requests and items of batches that a process has in work.
+#: Requests and items of batches that a process has in work, or that wait for the platform.
 MOST_ITEMS = 20_000
 
 
@@ -81,7 +81,7 @@ class Gate:
     """Counts requests in work and refuses those that would wait too long."""
 
     def __init__(self, now: Callable[[], float], *, longest_wait_s: float, most: int) -> None:
-        """``now`` is a steady clock; over ``longest_wait_s`` a wait is too long; ``most`` are in work at once."""
+        """``now`` is a steady clock; over ``longest_wait_s`` a wait is too long; ``most`` are in work or aside."""
         self._now = now
         self._longest_wait_s = longest_wait_s
         self._most = most
@@ -94,6 +94,8 @@ class Gate:
         self.items = 0
         self.singles = 0
         self.large = 0
+        #: Items of requests that stand aside: they delay nobody, but take memory.
+        self.aside = 0
 
     def refuses(self, kind: str, within_s: float, *, large: bool = False) -> Refusal | None:
         """Tell whether a request that must be answered ``within_s`` is refused, and why; ``large``: it brings many."""
@@ -111,7 +113,7 @@ class Gate:
     def _reason(self, known: _Kind, wait_s: float, within_s: float, *, few: bool) -> str | None:
         now = self._now()
         self._look(now, wait_s)
-        if self.items >= self._most:
+        if self.items + self.aside >= self._most:
             return "full"
         if few:
             return None
@@ -202,10 +204,12 @@ class Work:
         if not self._ended:
             self._aside_since = self._now()
             self._count(-1)
+            self._gate.aside += self._items
 
     def _come_back(self) -> None:
         if not self._ended:
             self._aside_s += self._now() - self._aside_since
+            self._gate.aside -= self._items
             self._count(1)
 
     def _count(self, sign: int) -> None:

@@ -153,10 +153,12 @@ def test_large_requests_are_held_to_their_deadline() -> None:
 def test_what_was_learned_is_unlearned() -> None:
     """After a slow time the few that are let in show that all is well again."""
     broker = _Broker(alone_s=0.01, each_s=1.0)
-    broker.hold(FEWEST)
+    assert broker.gate.expected_s() == 0
+    works = broker.hold(10)
     assert broker.reason() == "deadline"
-    broker = _Broker(alone_s=0.01, each_s=1.0)
-    for _ in range(60):
+    for work in works:
+        work.end()
+    for _ in range(150):
         broker.carry(FEWEST, 0.01 + FEWEST * 0.001)
     broker.hold(100)
     assert broker.reason() is None
@@ -197,7 +199,7 @@ def test_parts_of_one_request_that_wait_count_once() -> None:
     work.end()
     with work.aside():
         assert broker.gate.items == 0
-    assert (broker.gate.items, broker.gate.singles) == (0, 0)
+    assert (broker.gate.items, broker.gate.singles, broker.gate.large, broker.gate.aside) == (0, 0, 0, 0)
 
 
 def test_a_large_batch_does_not_shed_small_requests() -> None:
@@ -226,5 +228,9 @@ def test_the_number_in_work_is_bounded() -> None:
     broker = _Broker(each_s=0.000_1, most=1000)
     broker.hold(999)
     assert broker.reason(30.0) is None
-    broker.hold(1)
+    (last,) = broker.hold(1)
     assert broker.reason(30.0) == "full"
+    with last.aside():
+        assert broker.reason(30.0) == "full"
+    last.end()
+    assert broker.reason(30.0) is None
