@@ -41,7 +41,8 @@ class Pace:
         self._begun = float("-inf")
         self._woken = False
         self._crowded = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
 
     def wake(self) -> None:
         """Take in that something waits."""
@@ -57,9 +58,10 @@ class Pace:
         due = self._begun + self._pause_s()
         if due <= loop.time():
             return True
-        if self._timer is None or self._timer.when() > due:
+        if self._timer is None or self._timer_due > due:
             self._forget_timer()
-            self._timer = loop.call_at(due, self._look_again)
+            # uvloop's handle of a time that has come already cannot tell that time.
+            self._timer, self._timer_due = loop.call_at(due, self._look_again), due
         return False
 
     def _pause_s(self) -> float:
