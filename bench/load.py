@@ -235,13 +235,14 @@ class OpenLoop(_Load):
         self._starts = self.orders.arrivals(plan)
         self._next = 0
         self._start = 0.0
-        self._free: list[_Client] = []
+        #: In turn: the one that was answered last would send all load to the worker that refuses fastest.
+        self._free: deque[_Client] = deque()
         self._backlog: deque[float] = deque()
 
     def begin(self, start: float) -> None:
         """Set the clock of the arrivals."""
         self._start = start
-        self._free = list(self.clients)
+        self._free = deque(self.clients)
         self._pump()
         if self.plan.release_after_s is not None:
             self._pump_releases()
@@ -252,14 +253,14 @@ class OpenLoop(_Load):
             self._backlog.append(self._start + self._starts[self._next])
             self._next += 1
         while self._backlog and self._free:
-            self._free.pop().bind(self._backlog.popleft())
+            self._free.popleft().bind(self._backlog.popleft())
         if self._next < len(self._starts) and not self.stopping:
             wait = self._starts[self._next] - (now() - self._start)
             asyncio.get_running_loop().call_later(max(wait, 0.0), self._pump)
 
     def _pump_releases(self) -> None:
-        while self._free and self.released(self._free[-1]):
-            self._free.pop()
+        while self._free and self.released(self._free[0]):
+            self._free.popleft()
         if not self.stopping:
             asyncio.get_running_loop().call_later(_RELEASE_LOOK_S, self._pump_releases)
 

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +22,12 @@ import orjson
 from bench.figures import histogram, percentiles
 from bench.machine import load_average, machine
 from bench.plan import Plan
-from bench.run import Ask, run_window
+from bench.run import Ask, Window, run_window
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, address, running
 
 _MOST_TIMES = 2.0
+_ACCEPTED = frozenset({201, 202})
 _SHOWN = ("broker_requests_refused_total", "broker_shedding", "broker_event_loop_lag_seconds")
 
 
@@ -38,8 +40,9 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.3, help="of the capacity that is little (default 0.3)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a window (default 8)")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds before it (default 3)")
+    parser.add_argument("--turns", type=int, default=2, help="of little and too much, each (default 2)")
     parser.add_argument("--clients", type=int, default=64, help="connections of the closed loop (default 64)")
-    parser.add_argument("--connections", type=int, default=600, help="of the open loops (default 600)")
+    parser.add_argument("--connections", type=int, default=1500, help="of the open loops (default 1500)")
     parser.add_argument("--load-processes", type=int, default=1, help="they compete for the processors (default 1)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print everything as one line of JSON")
@@ -60,19 +63,24 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     async with running(options.workers) as stack:
         scenario = await prepare(stack, Shape())
         result: dict[str, Any] = {"machine": machine(stack.folder)}
-        full = await _load(options, stack, scenario, "closed", 0.0)
+        full = _told([await _load(options, stack, scenario, "closed", 0.0)])
+        if full["refused"]:
+            raise BenchError(
+                "The closed loop was refused already: the machine does too much else; try fewer --clients."
+            )
         result["capacity"] = full
-        for name, part in (("little", options.share), ("much", options.times)):
-            result[name] = await _load(options, stack, scenario, "open", full["accepted_per_s"] * part)
+        windows: dict[str, list[Window]] = {"little": [], "much": []}
+        for _ in range(options.turns):
+            for name, part in (("little", options.share), ("much", options.times)):
+                windows[name].append(await _load(options, stack, scenario, "open", full["accepted_per_s"] * part))
+        result |= {name: _told(turns) for name, turns in windows.items()}
         result["metrics"] = await _metrics(stack)
     little, much = (result[name]["accepted_ms"].get("p99") for name in ("little", "much"))
     result["ratio"] = round(much / little, 2) if little and much and result["much"]["refused"] else None
     return result
 
 
-async def _load(
-    options: argparse.Namespace, stack: Stack, scenario: Scenario, kind: Any, rate: float
-) -> dict[str, Any]:
+async def _load(options: argparse.Namespace, stack: Stack, scenario: Scenario, kind: Any, rate: float) -> Window:
     host, port = address(stack.api, mine=False)
     plan = Plan(
         host=host, port=port, api_key=scenario.api_key, kind=kind, pools=scenario.pools, rate=rate, out="",
@@ -81,10 +89,14 @@ async def _load(
     )  # fmt: skip
     ask = Ask(plan, options.warmup, 1, options.workers, options.load_processes, Shape())
     with TemporaryDirectory(prefix="broker-bench-samples-") as folder:
-        window = await run_window(ask, stack, None, Path(folder), lambda _what, _share: None)
-    binds = [one for one in window.samples if window.begin <= one[0] < window.end]
-    seconds = window.end - window.begin
-    accepted = [one for one in binds if one[1].status in {201, 202}]
+        return await run_window(ask, stack, None, Path(folder), lambda _what, _share: None)
+
+
+def _told(turns: Sequence[Window]) -> dict[str, Any]:
+    """Return the figures of all turns together."""
+    binds = [one for turn in turns for one in turn.samples if turn.begin <= one[0] < turn.end]
+    seconds = sum(turn.end - turn.begin for turn in turns)
+    accepted = [one for one in binds if one[1].status in _ACCEPTED]
     refused = [one for one in binds if one[1].status == 503]
     return {
         "offered_per_s": round(len(binds) / seconds, 1),
@@ -92,6 +104,16 @@ async def _load(
         "refused_per_s": round(len(refused) / seconds, 1),
         "refused": len(refused),
         "answers": dict(sorted(Counter(str(event.status or "none") for _, event in binds).items())),
+        "p99_of_turns_ms": [
+            percentiles(
+                histogram(
+                    event.done - at
+                    for at, event in turn.samples
+                    if turn.begin <= at < turn.end and event.status in _ACCEPTED
+                )
+            ).get("p99")
+            for turn in turns
+        ],
         "accepted_ms": percentiles(histogram(event.done - intended for intended, event in accepted)),
         "refused_ms": percentiles(histogram(event.done - intended for intended, event in refused)),
         "accepted_sent_ms": percentiles(histogram(event.done - event.invoked for _, event in accepted)),
