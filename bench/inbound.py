@@ -30,6 +30,7 @@ from bench.windows import excess
 from broker.domain.quota import SLICE_S, Quota
 
 LEAST_USE = 0.95
+_LINES = 128
 _TICK_S = 0.004
 _PROBES = 24
 _KNOWN_S = 30.0
@@ -93,7 +94,7 @@ async def requests(stack: Stack, scenario: Scenario, case: Requests) -> Passed:
     passed = Passed()
     loop = asyncio.get_running_loop()
     free: list[_Line] = []
-    for _ in range(16 * case.instances):
+    for _ in range(_LINES):
         line = _Line(passed, free)
         _, line.connection = await loop.create_connection(line.protocol, host, port)
         free.append(line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from bench.plan import Plan
 from bench.run import Ask, Window, run_window
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, address, running
+from broker.settings import Settings
 
 _MOST_TIMES = 2.0
 _ACCEPTED = frozenset({201, 202})
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     options = parser.parse_args()
+    os.environ.setdefault("BROKER_OVERLOAD_WAIT_S", f"{Settings.model_fields['overload_wait_s'].default}")
     try:
         result = asyncio.run(_measure(options))
     except BenchError as error:

@@ -79,8 +79,8 @@ async def running(workers: int, folder: Path | None = None, *options: str) -> As
 
 
 def _environment() -> dict[str, str]:
-    """The user's own settings of the broker under test, but never their database."""
-    return {
+    """The user's own settings of the broker under test, but never their database; unless set nothing is shed."""
+    return {"BROKER_OVERLOAD_WAIT_S": "60"} | {
         name: value for name, value in os.environ.items() if name not in {"BROKER_DATABASE_URL", "BROKER_STATE_DIR"}
     }
 
