@@ -41,6 +41,7 @@ class Stack:
     admin: str
     emulator: str
     emulator_admin: str
+    edge: str
     database: str
     who: Identity
 
@@ -104,6 +105,7 @@ def _stack(home: Path, pid: int, told: dict[str, Any]) -> Stack:
         admin=told["admin"],
         emulator=told["emulator"],
         emulator_admin=told["emulator_admin"],
+        edge=told["edge"],
         database=told["database"],
         who=identity(home),
     )
