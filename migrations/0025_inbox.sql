@@ -247,7 +247,7 @@ BEGIN
     IF v_day IS NOT NULL THEN
       v_name := v_of.name || to_char(v_day, '_YYYYMMDD');
       EXECUTE format('LOCK TABLE %I IN SHARE ROW EXCLUSIVE MODE', v_of.name);
-      EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING COMMENTS INCLUDING CONSTRAINTS)', v_name, v_of.name);
+      EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING COMMENTS INCLUDING CONSTRAINTS) WITH (fillfactor = 70)', v_name, v_of.name);
       EXECUTE format('COMMENT ON TABLE %I IS %L', v_name, format('Rows of %s days (UTC) from this one on.', v_of.days));
       EXECUTE format(
         'WITH moved AS (DELETE FROM %4$I WHERE at >= %1$L AND at < %2$L RETURNING *) INSERT INTO %3$I SELECT * FROM moved',

@@ -130,6 +130,7 @@ async def _up(
             admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
         )
         if await supervisor.start():
+            await _point_questions(emulator, who, supervisor.edge_url)
             ready = _ready_line(supervisor, settings, emulator, who)
             _leave_addresses(ready, folder)
             _announce(ready, folder, as_json=as_json)
@@ -165,6 +166,20 @@ async def _tell_emulator(emulator: _Emulator, who: Identity) -> None:
             await http.put(url, json={"secret": app.app_secret, "mode": mode, "rate": 0, "burst": None, **digits})
             rented = [{"number": x, "area_code": pool.area_code} for pool in POOLS[mode] for x in pool.numbers()]
             await http.put(f"{url}/numbers", json=rented)
+
+
+async def _point_questions(emulator: _Emulator, who: Identity, edge: str) -> None:
+    """Have the emulator ask us about calls to the demonstration app in mode X."""
+    app = who.apps["x"]
+    told = {
+        "secret": app.app_secret,
+        "mode": "x",
+        "rate": 0,
+        "burst": None,
+        "events_url": f"{edge}/n/{app_name('x')}/events",
+    }
+    async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
+        await http.put(f"{emulator.admin}/emulator/apps/{app.app_key}", json=told)
 
 
 def _add_test_clock(app: web.Application, db: Database, emulator: _Emulator) -> None:

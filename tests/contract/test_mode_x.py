@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
-from tests.contract.service import Client, Service, Tenant, add_app, add_key, phone, rows, settled_config
+from tests.contract.service import Client, Service, Tenant, add_app, add_key, eventually, phone, rows, settled_config
 
 _X = "+8617099900001"
 
@@ -45,3 +47,19 @@ async def test_bound_changed_and_ended_without_a_platform_call(client: Client, e
     assert (ended.status, ended.body["state"]) == (200, "released"), ended.raw
     assert await reached(a) == ("not_bound", None)
     assert not [entry for entry in await client.ledger() if _X in str(entry)]
+
+
+async def test_the_platform_asks_us_where_a_call_goes(service: Service, client: Client) -> None:
+    """`up`'s own app in mode X: the emulator's question is answered from the books, and the call becomes a row."""
+    key = next(app["api_key"] for app in service.ready["apps"] if app["mode"] == "x")
+    a, b = phone(), phone()
+    made = await client.bind(a=a, b=b, key=key)
+    assert made.status == 201, made.raw
+    called = await client.call(a, made.body["x"])
+    assert (called["connected_to"], called["shown"], called["state_code"]) == (b, made.body["x"], 0)
+    assert (await client.call(phone(), made.body["x"]))["connected_to"] is None
+
+    async def projected() -> object:
+        return await rows(service, "SELECT 1 FROM call WHERE line_id = $1", UUID(made.body["line"]))
+
+    await eventually(projected, "the call is in the books")

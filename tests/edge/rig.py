@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import asyncpg
 import orjson
 from aiohttp import web
 
@@ -37,20 +36,6 @@ _LIMIT_S = 30.0
 _serial = itertools.count(1)
 
 Json = dict[str, Any]
-
-#: Stands in for the outbox: what is told is written down as it is.
-_OUTBOX = """
-CREATE TABLE IF NOT EXISTS told (n bigint GENERATED ALWAYS AS IDENTITY, app integer, type text, pool integer, binding uuid, data jsonb);
-CREATE OR REPLACE FUNCTION emit_event(p_app integer, p_type text, p_pool integer, p_binding uuid, p_data jsonb) RETURNS void
-LANGUAGE sql AS 'INSERT INTO told (app, type, pool, binding, data) VALUES (p_app, p_type, p_pool, p_binding, p_data)'
-"""  # noqa: E501 - a statement a line
-
-
-async def write_down_events(dsn: str) -> None:
-    """From now on every event is a row of the table ``told``."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute(_OUTBOX)
-    await connection.close()
 
 
 def headers(
@@ -201,8 +186,10 @@ class Edge:
 
     async def events(self) -> list[tuple[str, Any, Json]]:
         """What was emitted: type, binding and data."""
-        rows = await self.shop.db.fetch("SELECT type, binding, data::text AS data FROM told ORDER BY n")
-        return [(row["type"], row["binding"], orjson.loads(row["data"])) for row in rows]
+        rows = await self.shop.db.fetch(
+            "SELECT type, binding_id, data::text AS data FROM event WHERE type NOT LIKE 'binding.%' ORDER BY id"
+        )
+        return [(row["type"], row["binding_id"], orjson.loads(row["data"])) for row in rows]
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table."""
@@ -219,7 +206,6 @@ async def edge_on(database_url: str) -> AsyncIterator[Edge]:
     """Serve a fresh shop's listener on a port of its own."""
     db = Database(database_url, connections=6, timeout_s=20)
     await db.open()
-    await write_down_events(database_url)
     shop = await open_shop(db)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         edge = Edge(shop, http)

@@ -62,7 +62,7 @@ async def test_numbers_are_kept_encrypted_only(edge: Edge) -> None:
         await edge.told("events", push)
     await edge.told("cdr", fees(fee(session, callerNum=A, fwdDstNum=B, bindNum=edge.x(), userData=claim.line_id.hex)))
     await edge.told("sms", message(edge.x(), A, called=B, smsContent=f"call me at {B}", userData=claim.line_id.hex))
-    for table in ("inbox", "call", "cdr", "sms", "told"):
+    for table in ("inbox", "call", "cdr", "sms", "event"):
         found = await edge.shop.value(f"SELECT string_agg(t::text, ' ') FROM {table} AS t")  # noqa: S608 - our own words
         assert found
         for party in (A, B):

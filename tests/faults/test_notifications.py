@@ -20,7 +20,7 @@ import pytest
 
 from broker.domain.ids import public_id
 from tests.contract.service import Client, Service, client_of, eventually, memory, phone, rows, up
-from tests.edge.rig import event, fee, fees, headers, message, write_down_events
+from tests.edge.rig import event, fee, fees, headers, message
 from tests.pg import state_folder
 
 pytestmark = pytest.mark.slow
@@ -136,7 +136,6 @@ async def test_every_effect_once() -> None:
     """Duplicates, disorder, cut connections and killed workers change nothing: each effect once, none lost."""
     dice = random.Random(9)  # noqa: S311 - the same disorder every time
     with state_folder(memory()) as folder, up(folder, "--workers", "2") as service:
-        await write_down_events(service.database)
         async with client_of(service) as client:
             platform = Platform(service, dice)
             orders = await _orders(client)
@@ -159,7 +158,7 @@ async def test_every_effect_once() -> None:
                 return not left["n"]
 
             await eventually(settled, "every notification has its effects", limit_s=60)
-        told = await rows(service, "SELECT type, binding::text AS binding, count(*) AS n FROM told GROUP BY 1, 2")
+        told = await rows(service, "SELECT type, binding_id::text AS binding, count(*) AS n FROM event GROUP BY 1, 2")
         public = await _public_ids(service)
         ours = [row for row in told if not row["type"].startswith("binding.")]
         effects = Counter({(row["type"], public.get(row["binding"])): row["n"] for row in ours})

@@ -16,6 +16,11 @@ from typing import Final
 from broker.platform.huawei.sign import aksk_digest, wsse_digest
 
 _ATTRIBUTE: Final = re.compile(r'([A-Za-z]{1,20})\s*=\s*"([^"]{0,256})"')
+# The documented order of the attributes; any other one, and whatever is missing, takes the long way.
+_USUAL: Final = re.compile(
+    r'UsernameToken Username="([^"]{1,256})", ?PasswordDigest="([^"]{1,256})", ?'
+    r'Nonce="([^"]{1,256})", ?Created="([^"]{1,256})"'
+)
 _NONCE: Final = re.compile(r"[0-9A-Za-z]{1,128}")
 _CREATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z", re.ASCII)
 _LONGEST: Final = 2048
@@ -48,17 +53,24 @@ def signed_at(headers: Mapping[str, str], signer: Signer) -> datetime | Doubt:
     if name == "X-WSSE" and not signer.wsse:
         return Doubt.OTHER_SCHEME
     token = headers.get(name, "")
-    given = {key.lower(): value for key, value in _ATTRIBUTE.findall(token[:_LONGEST])}
-    nonce, created, shown = (given.get(name, "") for name in ("nonce", "created", "passworddigest"))
+    username, shown, nonce, created = _attributes(token)
     if not shown or not _NONCE.fullmatch(nonce) or (at := _moment(created)) is None:
         return Doubt.UNSIGNED
-    if given.get("username") != signer.app_key:
+    if username != signer.app_key:
         return Doubt.OTHER_APP
     # Every secret is tried whatever the others say, so that time tells nothing of which one it was.
     matches = [
         hmac.compare_digest(digest(secret, nonce, created).encode(), shown.encode()) for secret in signer.secrets
     ]
     return at if any(matches) else Doubt.WRONG_SIGNATURE
+
+
+def _attributes(token: str) -> tuple[str, ...]:
+    usual = _USUAL.fullmatch(token)
+    if usual is not None:
+        return usual.groups()
+    given = {key.lower(): value for key, value in _ATTRIBUTE.findall(token[:_LONGEST])}
+    return tuple(given.get(name, "") for name in ("username", "passworddigest", "nonce", "created"))
 
 
 def doubt_of_age(at: datetime, now: datetime, *, most_s: float, skew_s: float) -> Doubt | None:
