@@ -67,6 +67,19 @@ WHEN (OLD.confirmed_at IS NOT NULL AND OLD.seat IS NOT NULL AND (OLD.subscriptio
            OR NEW.direction <> OLD.direction OR NEW.x_id IS DISTINCT FROM OLD.x_id))
 EXECUTE FUNCTION keep_held();
 
+CREATE FUNCTION mark_predicted_event() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  IF (SELECT a.shadow FROM app AS a WHERE a.id = NEW.app_id) THEN
+    NEW.data := coalesce(NEW.data, '{}') || '{"shadow": true}';
+  END IF;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION mark_predicted_event() IS 'What is told of a prediction says so.';
+CREATE TRIGGER marked BEFORE INSERT ON event FOR EACH ROW WHEN (NEW.type LIKE 'binding.%') EXECUTE FUNCTION mark_predicted_event();
+
 CREATE FUNCTION clear_predictions(p_app integer, p_lines uuid[]) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -20,6 +20,7 @@ from broker.domain.choice import Policy
 from broker.domain.modes import MODES, Mode
 from broker.domain.options import CallOptions
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
+from broker.flows.bind import check_gate
 from broker.flows.order import BindOrder
 from broker.store.registry import Key
 
@@ -41,8 +42,7 @@ def order_of(
     asked, app = found.request, key.app
     if app.suspended is not None:
         raise Unavailable("This app is suspended.", code="app_suspended", retry_after_s=60)
-    if app.gated:
-        raise Unavailable("The books are being compared with the platform first.", code="audit_first", retry_after_s=10)
+    check_gate(app)
     registry = services.registry()
     mode = MODES[app.mode]
     errors = [*found.errors, *bind_errors(mode, asked.given())]

@@ -128,6 +128,16 @@ def check_lane(app: App, dispatch: Dispatch) -> None:
         )
 
 
+def check_gate(app: App) -> None:
+    """Refuse to give out an X from books that come from a backup and have not been compared with the platform.
+
+    Raises:
+        Unavailable: the audit has not come to its end.
+    """
+    if app.gated:
+        raise Unavailable("The books are being compared with the platform first.", code="audit_first", retry_after_s=10)
+
+
 def _hand_over(
     order: BindOrder, allocated: Allocated, dispatch: Dispatch, *, lease_s: float, deadline: float, wait: bool
 ) -> PlatformCall | None:

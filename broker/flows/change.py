@@ -18,7 +18,7 @@ from broker.domain.modes import MODES, Allocation, Mode
 from broker.domain.options import CallOptions, modifiable
 from broker.errors import Conflict, PlatformRefused, PoolExhausted, Problem
 from broker.flows.allocate import Allocator
-from broker.flows.bind import check_lane, problem_of, settled
+from broker.flows.bind import check_gate, check_lane, problem_of, settled
 from broker.flows.calls import Dispatch, Failed, PlatformCall
 from broker.flows.order import BindOrder
 from broker.store import changes
@@ -207,6 +207,7 @@ class Changer:
     async def _move(self, binding: Binding, plan: Plan, until: Wait) -> Binding:
         registry = self._registry()
         pool, app = registry.pools[binding.pool_id], registry.apps[binding.app_id]
+        check_gate(app)
         order = _order(binding, plan, pool, self._vault)
         avoid = 1 << binding.x_id if binding.x_id is not None else 0
         for _ in range(_CHOICES):

@@ -95,7 +95,8 @@ class Evacuator:
                 log.info("evacuation_ended", pool=one.pool_id, x_id=one.x_id, state=state)
             return
         room = IN_FLIGHT - moving
-        if room <= 0 or self._registry().apps[one.app_id].suspended is not None:
+        app = self._registry().apps[one.app_id]
+        if room <= 0 or app.suspended is not None or app.gated:
             return
         due = await store.lines(self._db, one, limit=room)
         keys = [(one.pool_id, line.binding_id) for line in due]

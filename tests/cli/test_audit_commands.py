@@ -184,6 +184,10 @@ def test_what_operators_set_and_mistakes(service: Service) -> None:
 async def test_nothing_is_allocated_from_restored_books_before_an_audit(service: Service, client: Client) -> None:
     """503 until the app's audit has come to its end; what a backup has forgotten is found by then."""
     made = await bind(client, service, "axb")
+    stays = await bind(client, service, "axb")
+    barred = phone()
+    while (await bind(client, service, "axb", a=barred))["x"] != stays["x"]:
+        pass
     await client.fault("query", "code", code="1010001", http=500)
     db = Database(service.database, connections=1, timeout_s=10)
     await db.open()
@@ -207,6 +211,14 @@ async def test_nothing_is_allocated_from_restored_books_before_an_audit(service:
 
     refused = await eventually(lambda: answered(503), "the gate is shut")
     refused.problem(503, "audit_first")
+    batch = await client.ask("POST", "/v1/bindings:batch", {"items": [order, order]}, key=key)
+    assert {one["problem"]["code"] for one in batch.body["items"]} == {"audit_first"}
+    # A change that only another X could serve.
+    moved = await client.ask(
+        "PATCH", f"/v1/bindings/{stays['id']}", {"b": barred, "on_conflict": "rebind"}, key=key,
+        headers={"Content-Type": "application/merge-patch+json"},
+    )  # fmt: skip
+    moved.problem(503, "audit_first")
     await client.emulator("DELETE", "faults")
     await eventually(lambda: answered(201), "the gate opens")
     (found,) = ask(service, "audit", "report", "--app", demo(service, "axb")["name"])["findings"]

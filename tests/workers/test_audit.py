@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
+from broker.clock import boottime
 from broker.store import drift
-from broker.workers.audit import Auditor
+from broker.workers.audit import SWEEP, Auditor
+from broker.workers.looking import Pace
 from tests.emulator.support import X2, Emulated
 from tests.workers.rig import Instance, eventually
 
@@ -156,3 +162,58 @@ async def test_a_run_goes_on_where_another_process_has_left_it(one: Instance, em
         pass
     (run,) = await one.rows("SELECT * FROM drift_run")
     assert (run["state"], run["steps_done"], run["found"], run["calls"]) == ("done", 3, 0, 1)
+
+
+async def test_two_processes_share_no_place(one: Instance, emu: Emulated) -> None:
+    """Of two that look for work at the same time one works on the run: each X is asked about once."""
+    await emu.bound(X2, E, F)
+    assert await drift.begin(one.db, one.app.id, "asked")
+    auditors = [
+        Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=1.0, per_s=50.0, lease_s=60.0)
+        for _ in range(2)
+    ]
+
+    async def work(auditor: Auditor) -> None:
+        for _ in range(3):
+            while await auditor.look():
+                pass
+
+    await asyncio.gather(*(work(auditor) for auditor in auditors))
+    (run,) = await one.rows("SELECT state, steps, steps_done, compared FROM drift_run")
+    assert run == {"state": "done", "steps": 3, "steps_done": 3, "compared": 1}
+    assert sorted(auditor.calls > 0 for auditor in auditors) == [False, True]
+
+
+async def test_questions_go_at_the_pace_of_the_share(one: Instance) -> None:
+    """A tenth of the limit: each question waits for its tenth."""
+    auditor = Auditor(one.db, one.vault, one.sender, lambda: one.known, every_s=0, share=0.1, per_s=7.0, lease_s=60.0)
+    assert auditor._pace(one.app).per_s == 7.0
+    assert auditor._pace(replace(one.app, rate=50.0)).per_s == 5.0
+    pace = Pace(20.0)
+    began = boottime()
+    await asyncio.gather(*(pace.turn() for _ in range(5)))
+    assert boottime() - began >= 4 / 20.0
+
+
+async def test_extensions_that_rest_for_long_are_looked_at_in_turn(one: Instance) -> None:
+    """Live and recently released ones in every run, each of the others in one of so many runs."""
+    sql = "INSERT INTO place (pool_id, x_id, extension) SELECT $1, 0, n FROM generate_series(1, 100) AS n"
+    await one.db.fetch(sql, next(iter(one.known.pools)))
+    await one.db.fetch("UPDATE place SET until = 'infinity' WHERE extension = 7")
+    await one.db.fetch("UPDATE place SET until = broker_now() - interval '1 hour' WHERE extension = 8")
+    seen: Counter[int | None] = Counter()
+    for run in range(SWEEP):
+        places = await drift.steps(one.db, one.app.id, "axe", (0, 0, 0), run_id=run, sweep=SWEEP, limit=1000)
+        assert len(places) == await drift.count(one.db, one.app.id, "axe", run_id=run, sweep=SWEEP)
+        seen.update(place.extension for place in places)
+    assert seen == Counter({n: SWEEP if n in {7, 8} else 1 for n in range(1, 101)})
+
+
+async def test_a_difference_is_told_once(one: Instance, emu: Emulated) -> None:
+    """As an event, when it is found: not again while it stands."""
+    await one.db.fetch("UPDATE app SET event_days = 1")
+    await emu.bound(X2, E, F)
+    await audit(one)
+    await audit(one)
+    (told,) = await one.rows("SELECT data FROM event WHERE type = 'audit.drift'")
+    assert orjson.loads(told["data"]) == {"kind": "unknown_here", "action": "barred"}

@@ -96,8 +96,6 @@ JOIN line AS l ON l.pool_id = q.id AND l.id = i.id
 WHERE l.seat IS NOT NULL AND (l.subscription_id IS NULL OR l.subscription_id = i.subscription_id);
 
 -- name: note
--- What is open since this run is told as an event, whatever is made of it.
-WITH noted AS (
 INSERT INTO drift (app_id, kind, subscription_id, pool_id, x_id, extension, line_id, ours, action, first_run, last_run)
 SELECT $1, u.kind, u.subscription_id, $2, $3, $4, u.line_id, u.ours, u.action, $5, $5
 FROM unnest($6::text[], $7::text[], $8::uuid[], $9::boolean[], $10::text[]) AS u (kind, subscription_id, line_id, ours, action)
@@ -106,11 +104,7 @@ ON CONFLICT (app_id, kind, subscription_id) DO UPDATE
       x_id = excluded.x_id, extension = excluded.extension, line_id = excluded.line_id, ours = excluded.ours,
       first_run = CASE WHEN drift.resolved_at IS NULL THEN drift.first_run ELSE excluded.first_run END,
       first_seen_at = CASE WHEN drift.resolved_at IS NULL THEN drift.first_seen_at ELSE clock_timestamp() END,
-      resolved_at = NULL
-RETURNING kind, subscription_id, pool_id, action, first_run, ours)
-SELECT emit_event($1, 'audit.drift', n.pool_id, NULL, jsonb_build_object(
-  'kind', n.kind, 'platform_binding_id', n.subscription_id, 'action', n.action, 'made_by_us', n.ours, 'run', n.first_run))
-FROM noted AS n WHERE n.first_run = $5;
+      resolved_at = NULL;
 
 -- name: resolve
 UPDATE drift AS d SET resolved_at = clock_timestamp()
