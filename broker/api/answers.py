@@ -79,7 +79,9 @@ class Binding(BaseModel):
     ]
     created_at: Time
     ended_at: Time | None
-    platform_binding_id: Annotated[str | None, Field(description="The platform's name of it; null until confirmed.")]
+    platform_binding_id: Annotated[
+        str | None, Field(description="The platform's name of it; null until confirmed, and if predicted.")
+    ]
     shadow: Annotated[
         bool, Field(description="Predicted only: another system binds, X leads nowhere. Never hand it to anybody.")
     ]

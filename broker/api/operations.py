@@ -66,6 +66,7 @@ _ACTIVE: dict[str, Any] = {
     "created_at": "2026-11-22T12:00:00.250Z",
     "ended_at": None,
     "platform_binding_id": "9f2b7c1e-…",
+    "shadow": False,
     "line": "019ab3c5e27f7c1d9a04b8f3d2e6170a",
     "shared": False,
     "recording": None,
