@@ -8,7 +8,20 @@ import click
 
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
-_LIST = ("name", "area_code", "state", "numbers", "open_numbers", "places", "held", "resting", "free", "created_at")
+_LIST = (
+    "name",
+    "area_code",
+    "state",
+    "numbers",
+    "open_numbers",
+    "frozen_numbers",
+    "suspended_numbers",
+    "places",
+    "held",
+    "resting",
+    "free",
+    "created_at",
+)
 
 
 @click.group()

@@ -24,6 +24,7 @@ from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import Closing, Numbers
 from broker.flows.picked import Unpicked
 from broker.flows.place import Placer
+from broker.platform.local import LocalPlatform
 from broker.store import calls
 from broker.store import evacuation as store
 from broker.store.bindings import Binding, show
@@ -413,6 +414,20 @@ async def test_places_move_as_well(place: Sole) -> None:
     assert [item["x"] for item in await place.emu.bindings()] == [after.x]
     assert [row["op"] for row in done(await place.emu.ledger())] == ["bind", "bind", "unbind"]
     await right(place)
+
+
+async def test_in_mode_x_it_moves_without_the_platform(seeded: str, emu: Emulated) -> None:
+    """What we route ourselves moves by our books alone; a call to the new X is put through, one to the old is not."""
+    async with instance(seeded, emu, platform=lambda _: LocalPlatform()) as one:
+        await one.db.fetch("UPDATE app SET mode = 'x'")
+        await one.reload()
+        made = await one.bind(A, B)
+        assert (await one.show(made)).x == X1
+        await leave(one)
+        shown = await follow(one, mover(one))
+        assert (shown["moved"], (await one.show(made)).x != X1) == (1, True)
+        assert await emu.bindings() == []
+        await right(one)
 
 
 async def test_a_temporary_callee_is_waited_for(database_url: str, tmp_path: Path) -> None:
