@@ -9,19 +9,9 @@ import click
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
 _LIST = (
-    "name",
-    "area_code",
-    "state",
-    "numbers",
-    "open_numbers",
-    "frozen_numbers",
-    "suspended_numbers",
-    "places",
-    "held",
-    "resting",
-    "free",
-    "created_at",
-)
+    "name", "area_code", "state", "numbers", "open_numbers", "frozen_numbers", "suspended_numbers", "places", "held",
+    "resting", "free", "created_at",
+)  # fmt: skip
 
 
 @click.group()
