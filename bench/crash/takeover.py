@@ -21,7 +21,7 @@ from bench.scenario import Shape, prepare
 from bench.stack import Stack, running
 
 #: Answers take so long: many calls are under way, with a lease each, when their process dies.
-_SLOW: Final = ({"interface": "*", "kind": "delay", "ms": 400},)
+_SLOW: Final = ({"interface": "*", "kind": "delay", "ms": 1500},)
 _WARM_S: Final = 4.0
 #: Longer than the promise.
 _WATCH_S: Final = 22.0
