@@ -87,7 +87,9 @@ class Failing:
         trouble.answers = heard
         trouble.since = trouble.since or now
         trouble.count += 1
-        trouble.tries.append(_try(call, verdict=answer.verdict.value, http=answer.http, code=answer.code and answer.code[:32]))
+        trouble.tries.append(
+            _try(call, verdict=answer.verdict.value, http=answer.http, code=answer.code and answer.code[:32])
+        )
         del trouble.tries[: -self._most]
         if not self._is_due(trouble, now):
             return "open"

@@ -24,17 +24,15 @@ from broker.domain.turns import Kind
 from broker.flows.asking import Send
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
-from broker.flows.number_status import heed_account
 from broker.platform.protocol import Answer, BindLine, BindPeer, Direction, ModifyLine, Permit, Platform, Verdict
 from broker.store import calls as store
-from broker.store import limits
 from broker.store.calls import Extension
 from broker.store.database import Database, DatabaseAway
-from broker.store.limits import Stop
 from broker.store.registry import App, Registry
 from broker.workers.failing import Failing
 from broker.workers.lane import Ask, Lane, LaneMoved, LaneShut
 from broker.workers.limiter import limiter_of
+from broker.workers.stops import Stops
 
 log = structlog.get_logger()
 
@@ -52,26 +50,6 @@ _CLIENT_GONE_S = 30.0
 _SEARCH_WAITS_S = 60.0
 #: How long a call waits for a fresh configuration before it tries again.
 _STALE_LOOK_S = 0.2
-
-#: Answers that only a request with a right signature gets.
-_SIGNATURE_ACCEPTED = frozenset(
-    {
-        Verdict.DONE,
-        Verdict.NOT_FOUND,
-        Verdict.CONFLICT,
-        Verdict.CAPACITY,
-        Verdict.PARTY_LIMIT,
-        Verdict.NUMBER_REFUSED,
-        Verdict.BAD_REQUEST,
-        Verdict.APP_SUSPENDED,
-    }
-)
-
-#: Answers after which nothing, or less, is sent: all instances are told before anything else of the app is.
-_STOPPING = frozenset({Verdict.FLOW_CONTROL, Verdict.BAD_DIGEST, Verdict.SOURCE_BLOCKED})
-
-#: Key of the stop that is on our address, and so on every app.
-_BLOCK = (0, "source_blocked")
 
 #: The lanes of calls; what is asked or undone for a call rides in the call's.
 _LANES: Mapping[str, Kind] = {
@@ -142,10 +120,15 @@ class Sender:
         self._width = width
         self._routes: dict[int, _Route] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._egress = egress
         self._fence = fence
         self._fresh = fresh
-        self._stops: dict[tuple[int, str], tuple[Stop, float]] = {}  # with their ends (monotonic)
+        self._stops = Stops(
+            db,
+            egress=egress,
+            flow_pause_s=timing.flow_pause_s,
+            source_block_s=timing.source_block_s,
+            lanes=lambda: [(route.app, route.lane) for route in self._routes.values()],
+        )
         self._extending: Batcher[Extension, str | None] = Batcher(
             "extend", lambda items: store.extend(db, items), distinct=lambda item: item.key
         )
@@ -392,76 +375,22 @@ class Sender:
         """Draw the lane's conclusions from an answer, before anybody else gets the turn."""
         crashpoint("after_answer")
         self.failing.heard(route.app.id, interface, answer)
-        if answer.verdict in _SIGNATURE_ACCEPTED:
-            failed = route.lane.digest_failures
-            route.lane.digest_passed()
-            if failed:
-                await self._tell(limits.digest_passed(self._db, route.app.id, route.app.access))
-            if answer.verdict is Verdict.APP_SUSPENDED:
-                await self._tell(heed_account(self._db, answer.code, route.app.id))
-        elif answer.verdict in _STOPPING:
-            await self._stop(route, answer.verdict)
-        elif answer.verdict is Verdict.CLOCK_SKEW and answer.date_skew_s is not None:
+        await self._stops.answered(route.app, route.lane, answer)
+        if answer.verdict is Verdict.CLOCK_SKEW and answer.date_skew_s is not None:
             log.warning("platform_clock_skew", seconds=round(answer.date_skew_s))
             route.platform.set_clock_offset(answer.date_skew_s)
         return answer
 
-    async def _stop(self, route: _Route, verdict: Verdict) -> None:
-        """Stop here at once, and have every instance stop."""
-        if verdict is Verdict.FLOW_CONTROL:
-            pause_s = random.uniform(*self.timing.flow_pause_s)  # noqa: S311 - jitter
-            route.lane.slow_down(pause_s)
-            await self._tell(limits.stop_for_flow(self._db, route.app.id, pause_s))
-        elif verdict is Verdict.BAD_DIGEST:
-            route.lane.digest_failed()
-            if await self._tell(limits.note_bad_digest(self._db, route.app.id, route.app.access)):
-                route.lane.close_down("platform_bad_secret")
-        else:
-            # The block is on our address, not on the app: everything stops.
-            block_s = self.timing.source_block_s
-            log.error("platform_source_blocked", egress=self._egress, seconds=block_s)
-            self.heed([Stop(0, "source_blocked", "", block_s), *(stop for stop, _ in self._stops.values())])
-            await self._tell(limits.stop_source(self._db, self._egress, block_s))
-
-    async def _tell(self, telling: Awaitable[R]) -> R | None:
-        """Tell the other instances, if the database can be reached; this one knows."""
-        try:
-            return await telling
-        except DatabaseAway:
-            return None
-
-    def heed(self, stops: Iterable[Stop]) -> None:
-        """Take in what the platform has refused to any instance."""
-        now = time.monotonic()
-        found = {(stop.app_id, stop.reason): (stop, now + (stop.left_s or 0.0)) for stop in stops}
-        known = self._stops.get(_BLOCK)
-        # What the platform told this very instance does not end because the database has not heard of it.
-        if known is not None and known[1] > max(now, found[_BLOCK][1] if _BLOCK in found else now):
-            found[_BLOCK] = known
-        self._stops = found
-        for route in self._routes.values():
-            self._apply_stops(route.app, route.lane)
-
     async def look_at_stops(self) -> None:
         """Ask what other instances have been refused, and take in a change of the limits."""
-        self.heed(await limits.stops(self._db, self._egress))
+        await self._stops.look()
         for app_id in list(self._routes):
             if app_id in self._registry().apps:
                 self._route(app_id)
 
     def blocked_s(self) -> float:
         """Return how long the platform still blocks our address."""
-        stop = self._stops.get(_BLOCK)
-        return max(0.0, stop[1] - time.monotonic()) if stop is not None else 0.0
-
-    def _apply_stops(self, app: App, lane: Lane) -> None:
-        now = time.monotonic()
-        for stop, end in self._stops.values():
-            if stop.reason == "bad_secret":
-                if stop.app_id == app.id and stop.access == app.access:
-                    lane.close_down("platform_bad_secret")
-            elif stop.app_id in {0, app.id} and end > now:
-                lane.hold(end - now)
+        return self._stops.blocked_s()
 
     # -- keeping the call ------------------------------------------------------------------------------------------
 
@@ -572,7 +501,7 @@ class Sender:
 
     def _new_lane(self, app: App) -> Lane:
         lane = Lane(app.name, width=self._width, limiter=limiter_of(self._db, app))
-        self._apply_stops(app, lane)
+        self._stops.apply(app, lane)
         return lane
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from tests.workers.rig import Instance, effects, eventually, instance, requests
 
 A, B, C, D = "+8613900000001", "+8613900000002", "+8613900000003", "+8613900000004"
 WHO = "op@desk"
+_PLACES = itertools.count(100)
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -49,11 +51,9 @@ async def others_served(one: Instance) -> AsyncIterator[None]:
     """Bind and look, again and again: the platform answers others meanwhile."""
 
     async def work() -> None:
-        place = 100
         while True:
-            place += 2
-            pair = (f"+8613900{place:06}", f"+8613900{place + 1:06}")
-            made = await one.bind(*pair)
+            # New ones each time: who has a line already needs no platform.
+            made = await one.bind(*(f"+8613900{next(_PLACES):06}" for _ in range(2)))
             assert isinstance(made.outcome, Active), made
             await asyncio.sleep(0.02)
 
@@ -61,6 +61,7 @@ async def others_served(one: Instance) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        assert not task.done(), task
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -93,7 +93,7 @@ async def test_a_blocked_address_stops_every_instance_behind_it(two: tuple[Insta
         return second.sender.blocked_s() > 0 and await holds(second)
 
     await eventually(blocked, every_s=0.002)
-    second.sender._egress = "elsewhere"
+    second.sender._stops._egress = "elsewhere"
     await second.sender.look_at_stops()
     assert {row["egress"] for row in await first.rows("SELECT egress FROM platform_stop")} == {"default"}
     assert isinstance((await refused).outcome, Active)
