@@ -186,6 +186,109 @@ class BindingPage(BaseModel):
     next_cursor: Annotated[str | None, Field(description="Where the next page begins; null at the end.")]
 
 
+class Step(BaseModel):
+    """An event of a call."""
+
+    type: Annotated[str, Field(description="callin, collectInfo, callout, alerting, answer or disconnect.")]
+    at: Time
+
+
+class ToldItem(BaseModel):
+    """What the platform told, and whose it is. Numbers are masked unless the key has the scope `reveal`."""
+
+    id: str
+    bindings: Annotated[list[str], Field(description="The bindings that the line had then; empty: it is not known.")]
+    found_by: Annotated[
+        Literal["token", "subscription", "history"] | None,
+        Field(description="How they were found; null: they were not."),
+    ]
+    x: str | None
+
+
+class Call(ToldItem):
+    """A call by its events."""
+
+    session_id: Annotated[str | None, Field(description="For stopping it. Null if made of numbers you may not see.")]
+    state: Literal["started", "ringing", "answered", "ended"]
+    extension: Annotated[str | None, Field(description="Digits that were dialled behind X.")]
+    caller: str | None
+    callee: str | None
+    started_at: Time
+    ringing_at: Time | None
+    answered_at: Time | None
+    ended_at: Time | None
+    state_code: Annotated[int | None, Field(description="The platform's cause of the end.")]
+    reason: Annotated[str | None, Field(description="The same in words.")]
+    released_by: Annotated[int | None, Field(description="Mode x: 1 caller, 2 callee, 0 unknown.")]
+    timeline: list[Step]
+
+
+class CallPage(BaseModel):
+    """Some calls, newest first. A page may be short, even empty, while there are more."""
+
+    items: list[Call]
+    next_cursor: str | None
+
+
+class RecordingOf(BaseModel):
+    """What the platform calls a recording."""
+
+    file_name: str
+    record_domain: str | None
+    at: Time | None
+
+
+class Cdr(ToldItem):
+    """A call detail record."""
+
+    call: Annotated[str | None, Field(description="`id` of the call, if its events came, too.")]
+    session_id: str | None
+    extension: str | None
+    direction: Annotated[int | None, Field(description="As the platform says: 0 to A, 1 from A, 2 abnormal.")]
+    caller: str | None
+    callee: str | None
+    at: Time
+    call_in_at: Time | None
+    forward_at: Time | None
+    ringing_at: Time | None
+    answered_at: Time | None
+    ended_at: Time | None
+    talk_s: Annotated[int, Field(description="Seconds from the answer to the end.")]
+    release_code: int | None
+    q850: int | None
+    sip: int | None
+    reason: Annotated[str | None, Field(description="Why it ended, in words.")]
+    released_by: int | None
+    recording: Annotated[RecordingOf | None, Field(description="Ask `/v1/recordings` with this record's `id`.")]
+
+
+class CdrPage(BaseModel):
+    """Some records, newest first. A page may be short, even empty, while there are more."""
+
+    items: list[Cdr]
+    next_cursor: str | None
+
+
+class Sms(ToldItem):
+    """What became of a short message."""
+
+    direction: int | None
+    sender: str | None
+    receiver: str | None
+    at: Time
+    result: Annotated[int, Field(description="The platform's word: 0 = forwarded.")]
+    reason: Annotated[str, Field(description="The same in words.")]
+    segments: int | None
+    content: Annotated[str | None, Field(description="If the platform passes it on; scope `reveal`.")]
+
+
+class SmsPage(BaseModel):
+    """Some messages, newest first. A page may be short, even empty, while there are more."""
+
+    items: list[Sms]
+    next_cursor: str | None
+
+
 class BatchItem(BaseModel):
     """One item's outcome: what it would have been answered alone. It has a `binding` or a `problem`."""
 

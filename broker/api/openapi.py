@@ -90,15 +90,33 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
         "description": "`next_cursor` of the page before, with the same filters.",
     },
+    "binding_id": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
+        "description": "What went through the line of this binding while it had it.",
+    },
+    "since": {
+        "in": "query",
+        "schema": {"type": "string", "format": "date-time"},
+        "description": "Not before this moment.",
+    },
+    "until": {
+        "in": "query",
+        "schema": {"type": "string", "format": "date-time"},
+        "description": "Before this moment.",
+    },
+    "cdr_id": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^cdr_[0-9a-v]{32}$"},
+        "description": "`id` of a call detail record, in place of the two names.",
+    },
     "file_name": {
         "in": "query",
-        "required": True,
         "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
         "description": "`recordObjectName` of the call detail record.",
     },
     "record_domain": {
         "in": "query",
-        "required": True,
         "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
         "description": "`recordDomain` of the call detail record.",
     },

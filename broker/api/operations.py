@@ -347,9 +347,9 @@ RECORDING = Operation(
         " asked. The platform keeps recordings for seven days; afterwards 410 `recording_gone`. Names may hold phone"
         " numbers: `POST /v1/recordings:locate` keeps them out of URLs."
     ),
-    parameters=("file_name", "record_domain", "Request-Timeout"),
+    parameters=("cdr_id", "file_name", "record_domain", "Request-Timeout"),
     answers={200: _LOCATED},
-    problems=(410, 502),
+    problems=(404, 410, 502),
 )
 LOCATE = Operation(
     id="locateRecording",
@@ -360,8 +360,64 @@ LOCATE = Operation(
     example=_RECORDING,
     parameters=("Idempotency-Key", "Request-Timeout"),
     answers={200: _LOCATED},
-    problems=(409, 410, 502),
+    problems=(404, 409, 410, 502),
 )
+_WHOSE = {"bindings": ["bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d5"], "found_by": "token", "x": "+8617075500012"}
+_TIMES = {
+    "ringing_at": "2026-11-22T12:00:06Z", "answered_at": "2026-11-22T12:00:10Z", "ended_at": "2026-11-22T12:01:15Z",
+}  # fmt: skip
+_CALL: dict[str, Any] = {
+    "id": "cal_06f3ls2c9t7qv0e8k1m4p5r6a0000000", "session_id": "1200_366_0_20261122120000@node1", "state": "ended",
+    **_WHOSE, "extension": None, "caller": "+86*******0001", "callee": "+86*******0002",
+    "started_at": "2026-11-22T12:00:00Z", **_TIMES, "state_code": 0,
+    "reason": "somebody hung up after the call was connected", "released_by": None,
+    "timeline": [{"type": "callin", "at": "2026-11-22T12:00:00Z"}],
+}  # fmt: skip
+_CDR: dict[str, Any] = {
+    "id": "cdr_06f3ls2c9t7qv0e8k1m4p5r6a0000000", "call": _CALL["id"], "session_id": _CALL["session_id"], **_WHOSE,
+    "extension": None, "direction": 1, "caller": "+86*******0001", "callee": "+86*******0002",
+    "at": "2026-11-22T12:01:15Z", "call_in_at": "2026-11-22T12:00:00Z", "forward_at": "2026-11-22T12:00:01Z", **_TIMES,
+    "talk_s": 65, "release_code": 0, "q850": 0, "sip": 0, "reason": "hung up after the connection", "released_by": None,
+    "recording": {"file_name": "1200.wav", "record_domain": "ostor.example.com", "at": "2026-11-22T12:00:10Z"},
+}  # fmt: skip
+_SMS: dict[str, Any] = {
+    "id": "sms_06f3ls2c9t7qv0e8k1m4p5r6a0000000", **_WHOSE, "direction": 1, "sender": "+86*******0001",
+    "receiver": "+86*******0002", "at": "2026-11-22T12:00:00Z", "result": 0, "reason": "forwarded", "segments": 1,
+    "content": None,
+}  # fmt: skip
+
+
+def _told(name: str, what: str, page: type[BaseModel], item: dict[str, Any]) -> tuple[Operation, Operation]:
+    """Return the operations of a list of what the platform told, and of its search."""
+    shown = {"items": [item], "next_cursor": None}
+    listed = Operation(
+        id=f"list{name}",
+        tag="calls",
+        summary=f"List {what}, newest first",
+        description=(
+            'Filters narrow the list together. `Link` with `rel="next"` leads to the next page; a page may be short'
+            " while there are more. Numbers are masked unless the key has the scope `reveal`."
+        ),
+        parameters=("binding_id", "order_id", "x", "since", "until", "limit", "cursor", "Request-Timeout"),
+        answers={200: Answer("A page.", page, ("Link",), shown)},
+    )
+    searched = Operation(
+        id=f"search{name}",
+        tag="calls",
+        summary=f"Find {what}, by party too",
+        description="The filters of the list in a body, and `party`: a phone on either side.",
+        request=parse.ToldSearch,
+        example={"party": "+8613900000001", "since": "2026-11-22T00:00:00Z"},
+        parameters=("Idempotency-Key", "Request-Timeout"),
+        answers={200: Answer("A page.", page, _REPLAYED, shown)},
+        problems=(409,),
+    )
+    return listed, searched
+
+
+CALLS, SEARCH_CALLS = _told("Calls", "calls", answers.CallPage, _CALL)
+CDRS, SEARCH_CDRS = _told("Cdrs", "call detail records", answers.CdrPage, _CDR)
+MESSAGES, SEARCH_MESSAGES = _told("Sms", "short messages", answers.SmsPage, _SMS)
 POOLS = Operation(
     id="listPools",
     tag="pools",

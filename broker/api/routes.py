@@ -17,6 +17,7 @@ from broker.api import (
     pools,
     reach,
     rebinding,
+    told,
 )
 from broker.api.idempotent import Handler
 from broker.api.operations import Operation
@@ -54,6 +55,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/calls/{session_id}:stop", "bind", calls.stop, operations.STOP_CALL),
     Route("GET", "/v1/recordings", "reveal", calls.recording, operations.RECORDING),
     Route("POST", "/v1/recordings:locate", "reveal", calls.locate, operations.LOCATE),
+    Route("GET", "/v1/calls", "read", told.listed("call", "/v1/calls"), operations.CALLS),
+    Route("POST", "/v1/calls:search", "read", told.searched("call"), operations.SEARCH_CALLS),
+    Route("GET", "/v1/cdrs", "read", told.listed("cdr", "/v1/cdrs"), operations.CDRS),
+    Route("POST", "/v1/cdrs:search", "read", told.searched("cdr"), operations.SEARCH_CDRS),
+    Route("GET", "/v1/sms", "read", told.listed("sms", "/v1/sms"), operations.MESSAGES),
+    Route("POST", "/v1/sms:search", "read", told.searched("sms"), operations.SEARCH_MESSAGES),
     Route("GET", "/v1/pools", "read", pools.show_all, operations.POOLS),
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("POST", "/v1/reach:query", "read", reach.query, operations.REACH),

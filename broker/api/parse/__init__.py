@@ -10,6 +10,7 @@ from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
 from broker.api.parse.listing import ListRequest, SearchRequest, list_query, query_of
 from broker.api.parse.reach import ReachQuery, ReachRequest, reach_query
+from broker.api.parse.told import ToldQuery, ToldSearch, told_query
 
 __all__ = [
     "Asked",
@@ -27,6 +28,8 @@ __all__ = [
     "Recording",
     "RecordingPatch",
     "SearchRequest",
+    "ToldQuery",
+    "ToldSearch",
     "Tones",
     "UserData",
     "bind_item",
@@ -43,4 +46,5 @@ __all__ = [
     "query_of",
     "reach_query",
     "respond_async",
+    "told_query",
 ]

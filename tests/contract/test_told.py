@@ -1,0 +1,133 @@
+"""Calls, records and messages as order systems find them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from tests.contract.service import Client, Service, add_key, eventually, phone, rows, settled_config
+from tests.edge.rig import event, fee, fees, headers, message, session_id
+
+
+async def _push(service: Service, client: Client, kind: str, body: object) -> None:
+    app = next(one for one in service.ready["apps"] if one["mode"] == "axb")
+    signed = headers(key=app["app_key"], secret=app["app_secret"])
+    url = f"{service.ready['edge']}/n/{app['name']}/{kind}"
+    async with client.http.post(url, data=orjson.dumps(body), headers=signed) as answer:
+        assert answer.status == 200
+
+
+async def _bound(client: Client, **fields: Any) -> dict[str, Any]:
+    a, b = phone(), phone()
+    made = await client.bind(a=a, b=b, **fields)
+    assert made.status == 201, made.raw
+    return {**made.body, "caller": a, "callee": b, "mark": made.body["line"].replace("-", "")}
+
+
+async def _items(client: Client, path: str, **asked: Any) -> list[dict[str, Any]]:
+    answer = await client.ask("POST", f"/v1/{path}:search", asked)
+    assert answer.status == 200, answer.raw
+    return list(answer.body["items"])
+
+
+async def test_found_by_what_is_known_of_them(service: Service, client: Client) -> None:
+    """By binding, order, X, party and time; numbers masked; each told once."""
+    bound, other = await _bound(client, order_id="told-1"), await _bound(client)
+    session = session_id()
+    began = datetime.now(UTC)
+    told = {"caller": bound["caller"], "userData": bound["mark"]}
+    await _push(service, client, "events", event("callin", session, at=began, called=bound["x"], **told))
+    await _push(service, client, "events", event("disconnect", session, called=bound["callee"], stateCode=8102, **told))
+    record = fee(
+        session, callerNum=bound["caller"], fwdDstNum=bound["callee"], bindNum=bound["x"], userData=bound["mark"]
+    )
+    record |= {"recordFlag": 1, "recordObjectName": "told.wav", "recordDomain": "storage.emulator"}
+    await _push(service, client, "cdr", fees(record))
+    sent: dict[str, Any] = {"called": bound["callee"], "userData": bound["mark"], "smsContent": "hello"}
+    await _push(service, client, "sms", message(bound["x"], bound["caller"], **sent))
+    await _push(service, client, "events", event("callin", session_id(), caller=other["caller"], called=other["x"],
+                                                 userData=other["mark"]))  # fmt: skip
+
+    async def all_there() -> bool:
+        return len(await _items(client, "sms", binding_id=bound["id"])) == 1 and bool(
+            await _items(client, "calls", binding_id=other["id"])
+        )
+
+    await eventually(all_there, "everything is told")
+    (call,) = await _items(client, "calls", order_id="told-1")
+    assert (call["session_id"], call["state"], call["reason"], call["bindings"]) == (
+        session, "ended", "busy", [bound["id"]],
+    )  # fmt: skip
+    assert bound["caller"] not in str(call)
+    assert call["caller"].endswith(bound["caller"][-4:])
+    (cdr,) = await _items(client, "cdrs", party=bound["callee"])
+    assert (cdr["call"], cdr["talk_s"], cdr["recording"]["file_name"]) == (call["id"], 65, "told.wav")
+    (sms,) = await _items(client, "sms", x=bound["x"], party=bound["caller"])
+    assert (sms["reason"], sms["content"]) == ("forwarded", None)
+    assert await _items(client, "calls", party=bound["caller"], binding_id=other["id"]) == []
+    later = (began + timedelta(hours=1)).isoformat()
+    assert await _items(client, "calls", order_id="told-1", since=later) == []
+    over = await client.ask("POST", f"/v1/calls/{session}:stop")
+    over.problem(404, "call_over")
+
+
+async def test_a_record_names_its_recording(service: Service, client: Client) -> None:
+    """`cdr_id` stands for the two names; a record of another app, or without a recording, has none."""
+    bound = await _bound(client)
+    records = [
+        fee(session_id(), callerNum=bound["caller"], bindNum=bound["x"], userData=bound["mark"]) for _ in range(2)
+    ]
+    records[0] |= {"recordFlag": 1, "recordObjectName": "gone.wav", "recordDomain": "storage.emulator"}
+    await _push(service, client, "cdr", fees(*records))
+
+    async def both() -> list[dict[str, Any]]:
+        found = await _items(client, "cdrs", binding_id=bound["id"])
+        return found if len(found) == 2 else []
+
+    ids = {bool(cdr["recording"]): cdr["id"] for cdr in await eventually(both, "both records are told")}
+    (row,) = await rows(service, "SELECT id FROM app WHERE name = 'demo-axb'")
+    key = await add_key(service, row["id"], "listener", ("read", "reveal"))
+    await settled_config(service, client, key)
+    gone = await client.ask("GET", f"/v1/recordings?cdr_id={ids[True]}", key=key)
+    gone.problem(410, "recording_gone")
+    silent = await client.ask("POST", "/v1/recordings:locate", {"cdr_id": ids[False]}, key=key)
+    silent.problem(410, silent.body["code"])
+    nobody = await client.ask("GET", "/v1/recordings?cdr_id=cdr_" + "0" * 32, key=key)
+    assert nobody.status == 404
+    mixed = await client.ask("POST", "/v1/recordings:locate", {"cdr_id": ids[True], "file_name": "x"}, key=key)
+    assert mixed.pointers() == {"/cdr_id"}
+    neither = await client.ask("POST", "/v1/recordings:locate", {}, key=key)
+    assert neither.pointers() == {"/file_name", "/record_domain"}
+    seen = (await client.ask("GET", f"/v1/cdrs?binding_id={bound['id']}", key=key)).body["items"]
+    assert {cdr["caller"] for cdr in seen} == {bound["caller"]}
+
+
+async def test_page_by_page(service: Service, client: Client) -> None:
+    """The cursor leads through all of them once, and is good for its own query only."""
+    bound = await _bound(client)
+    for _ in range(7):
+        told = {"caller": bound["caller"], "called": bound["x"], "userData": bound["mark"]}
+        await _push(service, client, "events", event("callin", session_id(), **told))
+    path = f"/v1/calls?binding_id={bound['id']}&limit=3"
+
+    async def all_there() -> bool:
+        return len(await _items(client, "calls", binding_id=bound["id"])) == 7
+
+    await eventually(all_there, "seven calls are told")
+    seen: list[str] = []
+    following: str | None = path
+    while following is not None:
+        answer = await client.ask("GET", following)
+        assert answer.status == 200, answer.raw
+        seen += [call["id"] for call in answer.body["items"]]
+        cursor = answer.body["next_cursor"]
+        following = f"{path}&cursor={cursor}" if cursor is not None else None
+        if cursor is not None:
+            assert cursor in answer.headers["Link"]
+            wrong = await client.ask("GET", f"/v1/calls?limit=3&cursor={cursor}")
+            assert wrong.pointers() == {"/cursor"}
+    assert len(seen) == len(set(seen)) == 7
+    bad = await client.ask("GET", "/v1/calls?since=yesterday&limit=0&x=1")
+    assert bad.pointers() == {"/since", "/limit", "/x"}
