@@ -15,7 +15,19 @@ import pytest
 from broker.api import problems
 from broker.api.operations import OPEN
 from broker.api.routes import ROUTES
-from tests.contract.service import CHECKOUT, Client, add_key, client_of, memory, phone, rows, settled_config, up
+from tests.contract.service import (
+    CHECKOUT,
+    Client,
+    add_key,
+    client_of,
+    eventually,
+    memory,
+    phone,
+    rows,
+    settled_config,
+    up,
+)
+from tests.edge.rig import event, fee, fees, headers, message, session_id
 from tests.pg import state_folder
 
 _PAGE = (CHECKOUT / "docs" / "api.md").read_text()
@@ -86,11 +98,14 @@ async def _known(client: Client) -> dict[str, str]:
     listening = await add_key(service, app["id"], "listener", ("reveal",))
     await settled_config(service, client, listening)
     a = phone()
-    x = (await client.bind(a=a, area_code="0755", recording={"enabled": True})).body["x"]
+    b = phone()
+    bound = (await client.bind(a=a, b=b, area_code="0755", recording={"enabled": True})).body
+    x = bound["x"]
     over, lasting = [(await client.call(a, x))["session_id"] for _ in range(2)]
     await client.emulator("POST", "clock", {"advance_s": 4})
     await client.ask("POST", f"/v1/calls/{quote(over, safe='')}:stop")
     (recording,) = (await client.emulator("GET", "recordings"))["items"]
+    await _tell(client, bound, a, b, recording)
     return {
         **{f"$KEY_{app['mode'].upper()}": app["api_key"] for app in service.ready["apps"]},
         "$KEY": service.key,
@@ -99,6 +114,34 @@ async def _known(client: Client) -> dict[str, str]:
         "$FILE": recording["record_object_name"],
         "$DOMAIN": recording["record_domain"],
     }
+
+
+async def _tell(client: Client, bound: Any, a: str, b: str, recording: Any) -> None:
+    """Push an answered call, its record and a message through the binding, as the platform would."""
+    service, session = client.service, session_id()
+    told: dict[str, Any] = {"caller": a, "called": b, "userData": bound["line"].replace("-", "")}
+    names = {"recordObjectName": recording["record_object_name"], "recordDomain": recording["record_domain"]}
+    record = fee(
+        session, callerNum=a, fwdDstNum=b, bindNum=bound["x"], userData=told["userData"], recordFlag=1, **names
+    )
+    pushes = [
+        ("events", event("callin", session, **(told | {"called": bound["x"]}))),
+        ("events", event("answer", session, **told)),
+        ("events", event("disconnect", session, stateCode=0, **told)),
+        ("cdr", fees(record)),
+        ("sms", message(bound["x"], a, called=b, userData=told["userData"])),
+    ]
+    app = next(one for one in service.ready["apps"] if one["mode"] == "axb")
+    for kind, body in pushes:
+        signed = headers(key=app["app_key"], secret=app["app_secret"])
+        url = f"{service.ready['edge']}/n/{app['name']}/{kind}"
+        async with client.http.post(url, data=orjson.dumps(body), headers=signed) as answer:
+            assert answer.status == 200
+
+    async def projected() -> bool:
+        return len(await rows(service, "SELECT 1 FROM inbox WHERE state = 'done'")) == len(pushes)
+
+    await eventually(projected, "everything that was pushed is there")
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:
