@@ -2,7 +2,7 @@
 
 ``python -m bench.audit [--bindings 100000] [--each 100]`` starts a broker with everything it needs here, imports what
 the platform holds, plants differences on either side, and audits while orders come and go on the same numbers. A
-second audit mends by policy; a later one finds nothing.
+second audit mends by policy; a later one finds nothing. ``--mode ax|axe|axyb``: see :mod:`bench.audit_modes`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import aiohttp
 import asyncpg
 import orjson
 
+from bench.audit_modes import measure
 from bench.importing import TTL_S, Platform, command, fill_and_import, parser, phone, set_up
 from bench.machine import machine
 from bench.scenario import Scenario
@@ -196,6 +197,14 @@ async def _measure(options: argparse.Namespace) -> int:
     return 1 if wrong or busiest > allowed or last["found"] else 0
 
 
+async def _measure_mode(options: argparse.Namespace) -> int:
+    told = await measure(
+        options.mode, bindings=options.bindings, each=options.each, rate=options.rate, workers=options.workers
+    )
+    print(orjson.dumps({"machine": machine(None), **told}, option=orjson.OPT_INDENT_2).decode())
+    return 1 if told["wrong"] else 0
+
+
 async def _until_clean(stack: Stack) -> tuple[dict[str, Any], float]:
     """Audit until nothing is found: what is mended goes out as calls of its own."""
     for _ in range(5):
@@ -221,8 +230,10 @@ def main() -> int:
     options = parser("bench.audit", __doc__)
     options.add_argument("--each", type=int, default=100, help="differences of each kind (default 100)")
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--mode", choices=("axb", "ax", "axe", "axyb"), default="axb")
+    given = options.parse_args()
     try:
-        return asyncio.run(_measure(options.parse_args()))
+        return asyncio.run(_measure(given) if given.mode == "axb" else _measure_mode(given))
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
