@@ -38,9 +38,11 @@ FAULTS: Final = (
 #: Whoever is refused so is given another X.
 FULL: Final = {"interface": "bind", "kind": "code", "code": "1012008", "http": 403}
 
+#: One that has failed was told so, and may have been asked for again.
 _DOUBLED: Final = """
 SELECT order_id, count(*) AS many FROM binding AS b JOIN app ON app.id = b.app_id
-WHERE app.name = $1 AND order_id IS NOT NULL AND moves IS NULL GROUP BY order_id HAVING count(*) > 1
+WHERE app.name = $1 AND order_id IS NOT NULL AND moves IS NULL AND b.state <> 'failed'
+GROUP BY order_id HAVING count(*) > 1
 """
 _ENDS: Final = """
 SELECT b.state, coalesce(b.reason, '') AS reason, count(*)::int AS many FROM binding AS b JOIN app ON app.id = b.app_id
