@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -249,6 +250,18 @@ async def test_a_way_back(service: Service, client: Client) -> None:
     await eventually(lambda: taken(client, app, shadow=True), "orders are taken again")
     assert await effects(service, client, app, marker) == []
     assert [one["x"] for one in await client.platform_of(made_a)] == [made["x"]]
+
+
+def test_an_app_is_made_in_shadow(service: Service, tmp_path: Path) -> None:
+    """From its first moment on; not in a mode without predictions."""
+    file = tmp_path / "secret.txt"
+    file.write_text("a-secret", encoding="utf-8")
+    given = ("--app-key", "later", "--base-url", service.ready["emulator"], "--secret-file", str(file), "--shadow")
+    made = ask(service, "app", "create", "later", *given)
+    assert (made["shadow"], made["shadow_changed_at"] is not None, made["state"]) == (True, True, "open")
+    assert "shadow" in ask(service, "app", "create", "never", "--mode", "axyb", *given, code=1)
+    told = ask(service, "shadow", "report", "--app", "later")
+    assert (told["predicted"], told["there"], told["followed_at"], told["refused"]) == (0, 0, None, {})
 
 
 def test_what_cannot_be_in_shadow(service: Service) -> None:

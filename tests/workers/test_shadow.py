@@ -70,13 +70,17 @@ async def test_an_old_belief_sends_nothing_until_it_is_confirmed(one: Instance, 
 async def test_a_driver_of_the_other_kind_is_not_used(one: Instance, emu: Emulated) -> None:
     """A call that has waited in the lane since before the switch does not go by the driver of then."""
     make_shadowy(one)
+    await one.db.fetch("UPDATE app SET event_days = 1")
     await one.bind(A, B)
     route = one.sender._route(one.app.id)
     assert one.sender._count(route, float("inf"), effect=False)() is True
     one.known = replace(one.known, apps={one.app.id: replace(one.app, shadow=True)})
     assert one.sender._count(route, float("inf"), effect=False)() is False
+    await one.db.fetch("UPDATE app SET shadow = true")
     await one.bind(C, D)
     assert [row["op"] for row in await effects(emu)] == ["bind"]
+    told = await one.rows("SELECT data FROM event WHERE type = 'binding.active' ORDER BY id")
+    assert ["shadow" in (row["data"] or "") for row in told] == [False, True]
 
 
 async def test_an_app_about_to_go_into_shadow_has_no_effects_without_a_call(one: Instance, emu: Emulated) -> None:
