@@ -36,6 +36,7 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
+from broker.flows.feed import Feeds
 from broker.flows.inbound import Inbound, steady
 from broker.flows.live import Counted
 from broker.flows.notices import Notices
@@ -59,6 +60,7 @@ from broker.store import (
     bindings,
     calls,
     drift,
+    events,
     failing,
     idempotency,
     inbound,
@@ -89,6 +91,10 @@ log = structlog.get_logger()
 _SWEEP_SLICE = 500
 _COUNT_SLICE = 2000
 _HISTORY_AHEAD_WEEKS = 2
+_PLACE_S = 0.1
+_PLACE_SLICE = 500
+_EVENTS_AHEAD_DAYS = 2
+_EVENT_PAGES = 100
 #: So long before a lease could end that was looked at, nothing may wait to be handed to the kernel any more.
 _FENCE_BEFORE_S = 0.5
 #: Apps whose open differences and dead calls are metrics.
@@ -115,6 +121,7 @@ class Worker:
             statement_cache=settings.db_statement_cache,
         )
         self._gate = Gate(boottime, longest_wait_s=settings.overload_wait_s, most=MOST_ITEMS)
+        self._feeds = Feeds(self._db)
         self._registry: Registry | None = None
         self._runners: list[web.AppRunner] = []
         self._periodic: list[Periodic] = []
@@ -203,6 +210,7 @@ class Worker:
     async def drain(self) -> None:
         """Stop listening, answer what was accepted, finish or hand over platform calls, close."""
         self._services.draining = True
+        self._feeds.close()
         budget = self._settings.drain_s
         closing = asyncio.gather(*(runner.cleanup() for runner in self._runners))
         await asyncio.wait((closing,), timeout=budget / 6)
@@ -337,6 +345,7 @@ class Worker:
             reach=Books(db, self._vault),
             gate=self._gate,
             inbound=Inbound(Batcher("take_requests", partial(inbound.take_requests, db), in_flight=1), steady),
+            feeds=self._feeds,
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
             shadowed=self._shadowed,
         )
@@ -377,6 +386,11 @@ class Worker:
             Periodic("projection", 0.02, self._notices.turn),
             Periodic("inbox", 1.0, self._look_after_inbox),
             Periodic("notices", 60.0, self._tend_notices),
+            Periodic("events", _PLACE_S, self._place_events),
+            Periodic("feeds", self._feeds.look_s, self._feeds.look),
+            Periodic(
+                "event_days", 60.0, partial(events.tend, self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES)
+            ),
             Periodic("metrics", 1.0, self._measures.look),
         ]
 
@@ -515,6 +529,13 @@ class Worker:
         if step is not None:
             log.info("notices_tended", step=step)
         return step is not None
+
+    async def _place_events(self) -> bool:
+        placed = await events.place(self._db, limit=_PLACE_SLICE) or 0
+        if placed:
+            self._metrics.events_placed.inc(placed)
+            await self._feeds.look()
+        return placed >= _PLACE_SLICE
 
     async def _sweep_idempotency(self) -> bool:
         return await idempotency.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE

@@ -9,7 +9,7 @@
     ├── NotFound                                   404  not_found ...           no
     ├── Conflict                                   409  conflict ...            some
     │   └── PoolExhausted                          409  pool_exhausted          later
-    ├── Gone                                       410  recording_gone          no
+    ├── Gone                                       410  recording_gone ...      no
     ├── PreconditionFailed                         412  precondition_failed     after reading again
     ├── TooSlow                                    408  request_timeout         yes
     ├── TooLarge                                   413  body_too_large          no

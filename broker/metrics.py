@@ -150,6 +150,7 @@ class Metrics:
         self.notices = _counter("notices", "Things told, by what became of them.", "kind", "outcome")
         self.inbox_waiting = _gauge("inbox_waiting", "Notifications whose effects are to come.", most=True)
         self.inbox_oldest = _gauge("inbox_oldest_seconds", "Age of the one that waits longest.", most=True)
+        self.events_placed = _counter("events_placed", "Events given their position in a feed.")
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")
         self.database_away = _counter("database_unavailable", "Statements that got no answer.")

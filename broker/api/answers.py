@@ -379,6 +379,27 @@ class Pools(BaseModel):
     items: list[Pool]
 
 
+class Event(BaseModel):
+    """An event with CloudEvents attribute names."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Field(pattern="^evt_[0-9a-v]{20}$", description="Unique, sorts as the feed does, is a cursor.")]
+    type: Annotated[str, Field(examples=["binding.active"])]
+    source: Annotated[str, Field(description="The app.", examples=["/apps/demo-axb"])]
+    subject: Annotated[str | None, Field(pattern="^bnd_[0-9a-v]{32}$", description="The binding; null = none.")]
+    time: Time
+    datacontenttype: Literal["application/json"]
+    data: Annotated[dict[str, Any], Field(description="What does not apply is absent.")]
+
+
+class Events(BaseModel):
+    """Events in order, each binding's in the order in which it happened."""
+
+    items: list[Event]
+    next_after: Annotated[str, Field(description="What to send as after next, also when items is empty.")]
+    more: Annotated[bool, Field(description="There is more to read at once.")]
+
+
 class Reach(BaseModel):
     """Whom somebody reaches who dials an X, or why nobody."""
 

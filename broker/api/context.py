@@ -17,6 +17,7 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
+from broker.flows.feed import Feeds
 from broker.flows.inbound import Inbound
 from broker.flows.peers import Peers
 from broker.flows.pool_figures import PoolFigures
@@ -69,6 +70,7 @@ class Services:
     gate: Gate
     #: What apps in shadow refuse, by (app id, what).
     shadowed: Counter[tuple[int, str]]
+    feeds: Feeds
     draining: bool = False
 
     def refused(self, app: App, status: int, code: str) -> None:

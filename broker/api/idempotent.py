@@ -19,6 +19,8 @@ from broker.errors import Conflict, Invalid, Problem
 from broker.store.idempotency import Finish, KeyAsk, Stored
 
 Handler = Callable[[web.Request, Services, Heard], Awaitable[Reply]]
+#: A handler of GET may answer with a stream instead.
+Reader = Callable[[web.Request, Services, Heard], Awaitable[Reply | web.StreamResponse]]
 
 _ACCEPTED = 202
 #: A twin may take over this long after the first request's deadline.

@@ -110,6 +110,35 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": "^cdr_[0-9a-v]{32}$"},
         "description": "`id` of a call detail record, in place of the two names.",
     },
+    "after": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^(latest|evt_[0-9a-v]{20})$"},
+        "description": "`next_after` of the answer before, or the id of an event. Absent: from the oldest that is kept;"
+        " `latest`: from now on.",
+    },
+    "types": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[a-z_.*]+(,[a-z_.*]+)*$", "maxLength": 500},
+        "description": "Types, comma separated; `call.*` is all of a kind.",
+        "example": "binding.active,call.*",
+    },
+    "events_binding_id": {
+        "name": "binding_id",
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^bnd_[0-9a-v]{32}$"},
+        "description": "Events about this binding.",
+    },
+    "events_limit": {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 100},
+        "description": "Most events in the answer.",
+    },
+    "wait_s": {
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 30, "default": 0},
+        "description": "How long to wait while there is none.",
+    },
     "file_name": {
         "in": "query",
         "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
@@ -236,6 +265,7 @@ def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
             {"name": "calls", "description": "Calls while they last, and what was recorded of them."},
             {"name": "peers", "description": "In mode axyb: a number for each B that deals with an A."},
             {"name": "pools", "description": "Where X numbers come from."},
+            {"name": "events", "description": "What happened, in order."},
             {"name": "service", "description": "For load balancers and readers; no key needed."},
         ],
         "paths": paths,
@@ -243,7 +273,7 @@ def document(keyed: Iterable[Route], unkeyed: Mapping[str, Operation]) -> Json:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "bbk_…", "description": "An API key."}
             },
-            "parameters": {name: {"name": name, **_PARAMETERS[name]} for name in _PARAMETERS},
+            "parameters": {name: {"name": name} | _PARAMETERS[name] for name in _PARAMETERS},
             "headers": _HEADERS,
             "responses": {str(status): _problem(status) for status in sorted(_titles())},
             "schemas": _schemas(models),

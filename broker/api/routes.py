@@ -10,6 +10,8 @@ from broker.api import (
     callee,
     calls,
     changing,
+    event_operations,
+    events,
     listing,
     operations,
     peer_operations,
@@ -19,7 +21,7 @@ from broker.api import (
     rebinding,
     told,
 )
-from broker.api.idempotent import Handler
+from broker.api.idempotent import Handler, Reader
 from broker.api.operations import Operation
 
 
@@ -33,7 +35,7 @@ class Route:
     method: str
     path: str
     scope: str
-    handler: Handler
+    handler: Handler | Reader
     operation: Operation | None = None
     batch: bool = False
 
@@ -65,6 +67,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/pools/{name}", "read", pools.show, operations.POOL),
     Route("POST", "/v1/reach:query", "read", reach.query, operations.REACH),
     Route("GET", "/v1/reach", "read", reach.show, operations.REACH_NOW),
+    Route("GET", "/v1/events", "read", events.show, event_operations.EVENTS),
     Route("GET", "/v1/bindings/{id}", "read", bindings.show, operations.SHOW),
     Route("PATCH", "/v1/bindings/{id}", "bind", changing.change, operations.CHANGE),
     Route("PUT", "/v1/bindings/{id}/callee", "bind", callee.put, operations.CALLEE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -16,7 +16,7 @@ from broker.api.auth import authorize
 from broker.api.context import SERVICES, Heard, Reply, Services
 from broker.api.door import Door, Guarded
 from broker.api.health import Conditions, add_health
-from broker.api.idempotent import once
+from broker.api.idempotent import Handler, once
 from broker.api.limited import charged, told
 from broker.api.naming import new_request_id, request_id_of
 from broker.api.openapi import Description, document
@@ -71,9 +71,11 @@ def _endpoint(route: Route) -> AiohttpHandler:
             request["notes"] = heard.notes
             heard.notes["caller"] = key.caller
             if route.method in _CHANGING:
-                reply = await once(request, services, heard, route.handler)
+                reply: Reply | web.StreamResponse = await once(request, services, heard, cast("Handler", route.handler))
             else:
                 reply = await route.handler(request, services, heard)
+            if isinstance(reply, web.StreamResponse):
+                return reply
             work.telling = reply.problem is None
             if reply.problem is not None and not reply.replayed:
                 services.refused(key.app, reply.status, reply.problem)

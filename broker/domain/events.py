@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -97,7 +97,7 @@ def expand(filters: Iterable[str]) -> list[str] | None:
 
 
 def cloud_event(event: Event, app_id: int, app: str) -> dict[str, Any]:
-    """Return the event with CloudEvents 1.0 attribute names; absent data is left out."""
+    """Return the event with CloudEvents 1.0 attribute names; data that do not apply are left out."""
     binding = None if event.binding_id is None else public_id(event.pool_id or 0, event.binding_id)
     told = {
         "binding_id": binding,
@@ -108,28 +108,15 @@ def cloud_event(event: Event, app_id: int, app: str) -> dict[str, Any]:
         "reason": event.reason,
         "x": event.x,
         "extension": None if event.extension is None else str(event.extension),
-        "expires_at": None if event.expires_at is None else time_text(event.expires_at),
+        "expires_at": event.expires_at,
     }
-    shown = {
+    return {
         "specversion": "1.0",
         "id": event_id(app_id, event.pos),
         "type": event.type,
         "source": f"/apps/{app}",
         "subject": binding,
-        "time": time_text(event.at),
+        "time": event.at,
         "datacontenttype": "application/json",
         "data": {**{key: value for key, value in told.items() if value is not None}, **event.data},
     }
-    if binding is None:
-        del shown["subject"]
-    return shown
-
-
-def time_text(at: datetime) -> str:
-    """Return RFC 3339 in UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def wanted(types: Sequence[str] | None, kind: str) -> bool:
-    """Return whether an endpoint with these types takes this kind."""
-    return types is None or kind in types

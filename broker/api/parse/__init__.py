@@ -6,6 +6,7 @@ from broker.api.parse.batch import BatchReleaseRequest, BatchRequest
 from broker.api.parse.bind import Asked, BindRequest, bind_item, bind_request
 from broker.api.parse.body import body_as, canonical, checked
 from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPatch, merged_metadata
+from broker.api.parse.events import EventsQuery, events_query
 from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones, UserData
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
 from broker.api.parse.listing import ListRequest, SearchRequest, list_query, query_of
@@ -20,6 +21,7 @@ __all__ = [
     "Callback",
     "CalleeTtl",
     "ChangeRequest",
+    "EventsQuery",
     "HandOverRequest",
     "ListRequest",
     "Phone",
@@ -39,6 +41,7 @@ __all__ = [
     "canonical",
     "checked",
     "deadline_s",
+    "events_query",
     "idempotency_key",
     "if_match",
     "list_query",
