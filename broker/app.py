@@ -26,6 +26,7 @@ from broker.domain.change import LineChange
 from broker.domain.drift import Kind
 from broker.domain.modes import MODES
 from broker.domain.shadow import FRESH_S
+from broker.domain.webhook import parse_networks, parse_schedule
 from broker.edge.listener import EdgeRunner
 from broker.edge.receiver import Receiver
 from broker.errors import Problem
@@ -79,12 +80,15 @@ from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
 from broker.store.statements import statements
 from broker.workers.audit import Auditor
+from broker.workers.deliver import Delivery
 from broker.workers.dispatch import Dispatcher
 from broker.workers.evacuate import Evacuator, Times
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
 from broker.workers.sender import MIN_LEASE_S, Sender, Timing
 from broker.workers.service import Periodic
+from broker.workers.webhook_client import WebhookClient
+from broker.workers.webhooks import Webhooks
 
 log = structlog.get_logger()
 
@@ -92,6 +96,7 @@ _SWEEP_SLICE = 500
 _COUNT_SLICE = 2000
 _HISTORY_AHEAD_WEEKS = 2
 _PLACE_S = 0.1
+_WEBHOOKS_S = 0.5
 _PLACE_SLICE = 500
 _EVENTS_AHEAD_DAYS = 2
 _EVENT_PAGES = 100
@@ -184,6 +189,23 @@ class Worker:
         self._notices = Notices(self._db, self._vault, self.registry)
         await self._notices.look()
         self._successions = Successions(self._db, counted, self._dispatcher, lease_s=settings.lease_s)
+        self._webhooks = Webhooks(
+            self._db,
+            self._vault,
+            self._feeds,
+            WebhookClient(
+                timeout_s=settings.webhook_timeout_s,
+                allowed=parse_networks(settings.webhook_allow),
+                most_of_host=settings.webhook_concurrency,
+            ),
+            Delivery(
+                schedule=parse_schedule(settings.webhook_retry_s),
+                most_at_once=settings.webhook_concurrency,
+                longest_pause_s=settings.webhook_pause_s,
+                lease_s=settings.webhook_lease_s,
+            ),
+            self._metrics,
+        )
         self._measures = Measures(
             self._metrics,
             worker=self._seat,
@@ -220,7 +242,7 @@ class Worker:
         for service in self._periodic:
             if service.name != "keep":
                 await service.stop()
-        await self._dispatcher.drain(budget / 2)
+        await asyncio.gather(self._dispatcher.drain(budget / 2), self._webhooks.stop(budget / 3))
         for service in self._periodic:
             await service.stop()
         self._measures.lag.stop()
@@ -391,6 +413,7 @@ class Worker:
             Periodic(
                 "event_days", 60.0, partial(events.tend, self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES)
             ),
+            Periodic("webhooks", _WEBHOOKS_S, self._webhooks.look),
             Periodic("metrics", 1.0, self._measures.look),
         ]
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from broker.domain.webhook import parse_networks, parse_schedule
 from broker.store.crypto import KeyringError, parse_data_keys, parse_index_key
 
 _PREFIX = "BROKER_"
@@ -102,6 +103,20 @@ class Settings(BaseModel):
     overload_wait_s: Annotated[
         float, Field(ge=0.05, le=60, description="a wait on our side that is longer and stays makes us refuse requests")
     ] = 0.25
+    webhook_timeout_s: Annotated[float, Field(ge=0.1, le=60)] = 10.0
+    webhook_concurrency: Annotated[int, Field(ge=1, le=100, description="per webhook")] = 8
+    webhook_retry_s: Annotated[
+        str, Field(description="waits between attempts, comma separated; after the last one an event is a dead letter")
+    ] = "5,60,300,1800,7200,18000,36000,50400,72000,72000"
+    webhook_pause_s: Annotated[
+        float, Field(ge=0.1, le=3600, description="longest pause for a webhook that fails again and again")
+    ] = 60.0
+    webhook_lease_s: Annotated[float, Field(ge=2, le=300, description="an instance that dies is followed after it")] = (
+        20.0
+    )
+    webhook_allow: Annotated[
+        str, Field(description="networks that webhooks may go to though they are not public, and without TLS")
+    ] = ""
     drain_s: Annotated[float, Field(ge=1, le=60)] = 12.0
 
     metrics_dir: Annotated[
@@ -112,6 +127,24 @@ class Settings(BaseModel):
     test_crash_at: str = Field(
         "", pattern=r"^([a-z_]+:(kill|stop):[1-9][0-9]*)?$", description="tests only: PLACE:kill|stop:NTH"
     )
+
+    @field_validator("webhook_retry_s")
+    @classmethod
+    def _waits(cls, value: str) -> str:
+        try:
+            parse_schedule(value)
+        except ValueError:
+            raise ValueError("must be up to 50 waits in seconds, at most a week each, comma separated") from None
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            parse_networks(value)
+        except ValueError:
+            raise ValueError("must be networks such as 10.0.0.0/8, comma separated") from None
+        return value
 
     @field_validator("database_url")
     @classmethod

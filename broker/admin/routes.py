@@ -28,6 +28,7 @@ _APPS = "/v1/operator/apps"
 _APP = _APPS + "/{app:[^/:]+}"
 _CALLER = _APP + "/callers/{caller:[^/:]+}"
 _POOL = _APP + "/pools/{pool:[^/:]+}"
+_WEBHOOK = _APP + "/webhooks/{webhook:[^/:]+}"
 _TONE = _APP + "/tones/{tone:[^/:]+}"
 
 ROUTES: tuple[Route, ...] = (
@@ -80,4 +81,15 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _TONE + ":submit", use.submit_tone),
     Route("POST", _TONE + ":approve", use.approve_tone),
     Route("POST", _TONE + ":reject", use.reject_tone),
+    Route("GET", _APP + "/webhooks", use.list_webhooks),
+    Route("POST", _APP + "/webhooks", use.add_webhook, creates=True, named=True),
+    Route("GET", _WEBHOOK, use.show_webhook),
+    Route("DELETE", _WEBHOOK, use.remove_webhook),
+    Route("POST", _WEBHOOK + ":test", use.test_webhook),
+    Route("POST", _WEBHOOK + ":rotate", use.rotate_webhook),
+    Route("POST", _WEBHOOK + ":enable", use.enable_webhook),
+    Route("POST", _WEBHOOK + ":disable", use.disable_webhook),
+    Route("GET", _WEBHOOK + "/deliveries", use.list_deliveries),
+    Route("POST", _WEBHOOK + "/deliveries:replay", use.replay_webhook),
+    Route("POST", _WEBHOOK + "/deliveries:revive", use.revive_webhook),
 )

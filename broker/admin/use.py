@@ -21,6 +21,7 @@ from broker.flows.operate import (
     rotation,
     shadow,
     tones,
+    webhooks,
 )
 from broker.flows.operate.desk import Desk
 from broker.flows.operate.fields import (
@@ -50,6 +51,7 @@ from broker.flows.operate.fields import (
     Why,
     read,
 )
+from broker.flows.operate.webhooks import DeliveryFilter, NewWebhook, Replay, Rotation
 from broker.platform.huawei.access import of_app
 
 
@@ -71,6 +73,8 @@ class Asked:
 
 
 Use = Callable[[Desk, Asked], Awaitable[object]]
+#: How long a test of a webhook is waited for.
+_TEST_S = 10.0
 _FLAGS = {"true": True, "false": False}
 
 
@@ -323,3 +327,61 @@ async def approve_tone(desk: Desk, asked: Asked) -> object:
 async def reject_tone(desk: Desk, asked: Asked) -> object:
     """Rejected by the platform."""
     return await tones.reject(desk, asked.path["app"], asked.path["tone"], read(Rejection, asked.body).reason)
+
+
+async def list_webhooks(desk: Desk, asked: Asked) -> object:
+    """An app's webhooks."""
+    return await webhooks.every(desk, asked.path["app"])
+
+
+async def show_webhook(desk: Desk, asked: Asked) -> object:
+    """One webhook."""
+    return await webhooks.show(desk, asked.path["app"], asked.path["webhook"])
+
+
+async def add_webhook(desk: Desk, asked: Asked) -> object:
+    """A webhook; the answer alone shows its secret."""
+    return await webhooks.add(desk, asked.path["app"], read(NewWebhook, asked.body))
+
+
+async def remove_webhook(desk: Desk, asked: Asked) -> object:
+    """A webhook that gets nothing more."""
+    return await webhooks.remove(desk, asked.path["app"], asked.path["webhook"])
+
+
+async def test_webhook(desk: Desk, asked: Asked) -> object:
+    """An event of type webhook.test, and what came of it."""
+    return await webhooks.test(desk, asked.path["app"], asked.path["webhook"], wait_s=_TEST_S)
+
+
+async def rotate_webhook(desk: Desk, asked: Asked) -> object:
+    """A new secret; the old one signs too for a while."""
+    return await webhooks.rotate(desk, asked.path["app"], asked.path["webhook"], read(Rotation, asked.body))
+
+
+async def enable_webhook(desk: Desk, asked: Asked) -> object:
+    """Events again, also those of meanwhile."""
+    return await webhooks.enable(desk, asked.path["app"], asked.path["webhook"])
+
+
+async def disable_webhook(desk: Desk, asked: Asked) -> object:
+    """No events."""
+    return await webhooks.disable(desk, asked.path["app"], asked.path["webhook"])
+
+
+async def list_deliveries(desk: Desk, asked: Asked) -> object:
+    """What waits or was given up."""
+    query: dict[str, object] = dict(asked.query)
+    if str(query.get("limit", "")).isdecimal():
+        query["limit"] = int(str(query["limit"])[:6])
+    return await webhooks.deliveries(desk, asked.path["app"], asked.path["webhook"], read(DeliveryFilter, query))
+
+
+async def replay_webhook(desk: Desk, asked: Asked) -> object:
+    """Events that are sent again."""
+    return await webhooks.replay(desk, asked.path["app"], asked.path["webhook"], read(Replay, asked.body))
+
+
+async def revive_webhook(desk: Desk, asked: Asked) -> object:
+    """Dead letters that are sent again."""
+    return await webhooks.revive(desk, asked.path["app"], asked.path["webhook"])

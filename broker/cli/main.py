@@ -22,6 +22,7 @@ from broker.cli.pool import pool
 from broker.cli.reach import reach
 from broker.cli.shadow import cutover, enter, shadow
 from broker.cli.tones import tones
+from broker.cli.webhook import webhook
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -153,6 +154,6 @@ app.add_command(enter)
 app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
-    app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, completion,
+    app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook, completion,
 ):  # fmt: skip
     main.add_command(command)

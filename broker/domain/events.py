@@ -84,7 +84,7 @@ def parse_event_id(text: str, app_id: int) -> int | None:
 
 
 def expand(filters: Iterable[str]) -> list[str] | None:
-    """Return the types that ``filters`` mean (a trailing ``.*``: all of a kind); None if one means nothing."""
+    """Return the types that ``filters`` mean (``.*`` at the end: all of a kind); None if one means nothing."""
     found: set[str] = set()
     for one in filters:
         if one in _KINDS:

@@ -53,7 +53,7 @@ async def read(
 ) -> list[Event]:
     """Return what is asked for of the ``span`` positions after ``after``, in order."""
     rows = await db.fetch(statements("events")["read"], app_id, after, span, types, binding_id)
-    return [_event(row) for row in rows]
+    return [event_of(row) for row in rows]
 
 
 async def tend(db: Database, *, days_ahead: int, slice_: int) -> bool:
@@ -62,7 +62,8 @@ async def tend(db: Database, *, days_ahead: int, slice_: int) -> bool:
     return row is not None and row["step"] is not None
 
 
-def _event(row: Mapping[str, Any]) -> Event:
+def event_of(row: Any) -> Event:
+    """Return the event that a row tells of."""
     fields = {name: row[name] for name in Event.__slots__}
     fields["data"] = orjson.loads(fields["data"] or "{}")
     fields["metadata"] = None if fields["metadata"] is None else orjson.loads(fields["metadata"])

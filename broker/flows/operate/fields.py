@@ -166,6 +166,7 @@ class Profile(Given):
     owner: Note | None = None
     recreate: bool = False
     retention_days: Days = 90
+    event_days: Annotated[int, Field(ge=0, le=90)] = 7
     requests_per_s: Rate | None = None
     max_live_bindings: LiveBindings | None = None
     withdraw_after_s: Withdrawal | None = None

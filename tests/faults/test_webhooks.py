@@ -1,0 +1,223 @@
+"""Webhooks of a whole service: a receiver that is killed, slow and wrong in turns, while instances are killed, too."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.cli.demo import identity
+from broker.flows.operate import webhooks
+from broker.flows.operate.desk import Desk
+from broker.flows.operate.webhooks import DeliveryFilter, NewWebhook, Replay, Rotation
+from broker.store.crypto import Vault, parse_data_keys, parse_index_key
+from broker.store.database import Database
+from tests.faults.receiver import Receiver, receiver
+from tests.faults.service import Service, descendants, eventually, send, service
+from tests.pg import state_folder
+
+_LIMIT_S = 60.0
+_APP = "demo-axb"
+_SETTINGS = {
+    "BROKER_WEBHOOK_ALLOW": "127.0.0.0/8",
+    "BROKER_WEBHOOK_RETRY_S": ",".join(["0.2"] * 40),
+    "BROKER_WEBHOOK_PAUSE_S": "0.5",
+    "BROKER_WEBHOOK_LEASE_S": "2",
+    "BROKER_WEBHOOK_TIMEOUT_S": "1",
+}
+_phones = itertools.count(1)
+
+
+@asynccontextmanager
+async def _desk(running: Service) -> AsyncIterator[Desk]:
+    who = identity(running.folder)
+    db = Database(running.told["database"], connections=2, timeout_s=20)
+    await db.open()
+    yield Desk(db, Vault(parse_data_keys(who.data_keys), parse_index_key(who.index_key)))
+    await db.close()
+
+
+async def _orders(running: Service, count: int) -> None:
+    """Bind and release so many orders."""
+
+    async def order() -> None:
+        n = next(_phones)
+        body = {"a": f"+86139{n:08d}", "b": f"+86138{n:08d}", "area_code": "0755"}
+        async with running.http.post(running.told["api"] + "/v1/bindings", json=body, headers=running.headers) as made:
+            binding = (await made.json())["id"]
+        path = f"{running.told['api']}/v1/bindings/{binding}"
+        async with running.http.delete(path, headers=running.headers) as ended:
+            assert ended.status in {200, 202}
+
+    async def insist() -> None:
+        for _ in range(20):
+            try:
+                await order()
+            except Exception:  # its worker was killed  # noqa: BLE001, PERF203
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    await asyncio.gather(*(insist() for _ in range(count)))
+
+
+async def _feed(running: Service) -> list[str]:
+    """The ids of all events so far."""
+    ids: list[str] = []
+    url = running.told["api"] + "/v1/events?limit=200"
+    while True:
+        async with running.http.get(url, headers=running.headers) as answer:
+            page = await answer.json()
+        ids += [event["id"] for event in page["items"]]
+        if not page["more"]:
+            return ids
+        url = f"{running.told['api']}/v1/events?limit=200&after={page['next_after']}"
+
+
+async def _has_all(running: Service, *receivers: Receiver) -> None:
+    """Wait until nothing more is to come, and these have it all."""
+
+    async def quiet() -> bool:
+        return await running.open_calls() == 0
+
+    await eventually(quiet, within_s=_LIMIT_S)
+
+    async def there() -> bool:
+        ids = await _feed(running)
+        return all(one.has(ids) for one in receivers)
+
+    await eventually(there, within_s=_LIMIT_S)
+
+
+async def _add(desk: Desk, to: Receiver, name: str, **more: Any) -> None:
+    made = await webhooks.add(desk, _APP, NewWebhook(name=name, url=to.url, **more))
+    to.secrets.append(made["secret"])
+
+
+async def _state(desk: Desk, name: str) -> dict[str, Any]:
+    return await webhooks.show(desk, _APP, name)
+
+
+@pytest.mark.slow
+async def test_every_event_once_and_in_order_whatever_dies() -> None:
+    """Killed, slow, wrong, redirecting and busy in turns, workers killed meanwhile: in the end each event once by id,
+    a binding's in order, all verified; the receiver beside it never waited."""
+    with state_folder() as folder:
+        async with (
+            service(Path(folder), database=None, **_SETTINGS) as running,
+            _desk(running) as desk,
+            receiver() as hard,
+            receiver() as easy,
+        ):
+            await _add(desk, hard, "hard")
+            await _add(desk, easy, "easy")
+            for mood in ("good", "dead", "slow", "wrong", "redirect", "busy", "good"):
+                hard.mood = mood
+                if mood == "dead":
+                    await hard.die()
+                else:
+                    await hard.start()
+                await _orders(running, 15)
+                # Whoever delivers, to both or to one of them, is killed.
+                victim = sorted(pid for pid in descendants(running.process.pid) if _is_worker(pid))[0]
+                send(victim, signal.SIGKILL)
+                await _orders(running, 15)
+                await _has_all(running, easy)
+            await _has_all(running, easy, hard)
+            for one in (easy, hard):
+                assert one.unverified == []
+                assert one.disorder() == []
+                assert sorted(event["id"] for event in one.once()) == await _feed(running)
+            assert max(hard.asked.values()) > 1  # else nothing was tried again
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"broker.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+async def test_one_binding_that_is_refused_holds_up_no_other() -> None:
+    """What a receiver refuses waits with its binding's later events; others pass. It becomes a dead letter, is listed,
+    and is sent again when asked for."""
+    settings = _SETTINGS | {"BROKER_WEBHOOK_RETRY_S": "0.1,0.1"}
+    with state_folder() as folder:
+        async with (
+            service(Path(folder), database=None, **settings) as running,
+            _desk(running) as desk,
+            receiver() as shop,
+        ):
+            await _add(desk, shop, "shop", types=["binding.active", "binding.released"])
+            body = {"a": "+8613711110001", "b": "+8613711110002", "area_code": "0755"}
+            url = running.told["api"] + "/v1/bindings"
+            async with running.http.post(url, json=body, headers=running.headers) as made:
+                bad = (await made.json())["id"]
+            await _has_all(running, shop)
+            shop.hates.add(bad)
+            async with running.http.delete(f"{url}/{bad}", headers=running.headers) as ended:
+                assert ended.status in {200, 202}
+            await _orders(running, 10)
+
+            async def only_the_bad_one() -> list[Any]:
+                found = await webhooks.deliveries(desk, _APP, "shop", DeliveryFilter(state="dead"))
+                return found if len(await _feed(running)) == 22 and len(shop.once()) == 21 else []
+
+            (letter,) = await eventually(only_the_bad_one, within_s=_LIMIT_S)
+            assert (letter["binding_id"], letter["type"], letter["attempts"]) == (bad, "binding.released", 3)
+            assert letter["error"] == "HTTP 500"
+            shop.hates.clear()
+            assert (await webhooks.revive(desk, _APP, "shop"))["replayed"] == 1
+            await _has_all(running, shop)
+            assert shop.unverified == []
+            assert (await _state(desk, "shop"))["dead"] == 0
+
+
+async def test_gone_rotated_replayed_and_tested() -> None:
+    """410 disables and loses nothing; two secrets sign for a while; events are replayed by type, time and id."""
+    with state_folder() as folder:
+        async with (
+            service(Path(folder), database=None, **_SETTINGS) as running,
+            _desk(running) as desk,
+            receiver() as shop,
+        ):
+            await _add(desk, shop, "shop")
+            shop.mood = "gone"
+            await _orders(running, 3)
+
+            async def disabled() -> bool:
+                return bool((await _state(desk, "shop"))["state"] == "disabled")
+
+            await eventually(disabled, within_s=_LIMIT_S)
+            assert (await _state(desk, "shop"))["state_reason"] == "gone"
+            shop.mood = "good"
+            await webhooks.enable(desk, _APP, "shop")
+            await _has_all(running, shop)
+
+            rotated = await webhooks.rotate(desk, _APP, "shop", Rotation(overlap_s=3600))
+            shop.secrets.append(rotated["secret"])
+            assert (await webhooks.test(desk, _APP, "shop", wait_s=30))["accepted"]
+
+            async def both_verify() -> bool:
+                shop.unverified.clear()
+                await webhooks.test(desk, _APP, "shop", wait_s=30)
+                return not shop.unverified
+
+            await eventually(both_verify, within_s=_LIMIT_S)
+            ids = await _feed(running)
+            shop.asked.clear()
+            told = await webhooks.replay(desk, _APP, "shop", Replay(types=["binding.released"]))
+            assert told == {"name": "shop", "replayed": 3, "after": None}
+            await webhooks.replay(desk, _APP, "shop", Replay(ids=[ids[0]]))
+
+            async def again() -> bool:
+                return sum(shop.asked.values()) == 4
+
+            await eventually(again, within_s=_LIMIT_S)
+            assert shop.unverified == []
