@@ -99,9 +99,9 @@ class Receiver:
                 last[event["subject"]] = event["id"]
         return wrong
 
-    def has(self, ids: Iterable[str]) -> bool:
-        """Whether all of these were accepted."""
-        return set(ids) <= {event["id"] for event in self.accepted}
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Which of these were not accepted."""
+        return sorted(set(ids) - {event["id"] for event in self.accepted})
 
 
 @asynccontextmanager
