@@ -102,6 +102,8 @@ class Supervisor:
             self._folder.close()
             raise CannotServe(f"{error}; choose another port.") from None
         self.api_url, self.edge_url, self.admin_url = _url(apis[0]), _url(edges[0]), _url(admin)
+        if settings.edge_tls_cert:
+            self.edge_url = self.edge_url.replace("http:", "https:", 1)
         self._seats = [_Seat(f"{n}", api, edge) for n, (api, edge) in enumerate(zip(apis, edges, strict=True))]
         await self._start_admin(admin)
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]

@@ -154,6 +154,7 @@ app.add_command(enter)
 app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
-    app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook, completion,
+    app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
+    completion,
 ):  # fmt: skip
     main.add_command(command)

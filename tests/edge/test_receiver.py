@@ -7,11 +7,22 @@ import gzip
 import io
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+import aiohttp
+import orjson
 import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from broker.app import tls_of
+from broker.edge.listener import EdgeRunner
 from broker.errors import Problem
 from broker.settings import Settings
 from tests.edge.rig import Edge, event, fee, fees, headers, message, session_id
@@ -208,10 +219,42 @@ async def test_questions_too_old(edge: Edge) -> None:
     assert B.encode() in (await edge.push("events", question))[1]
 
 
+def _certified(folder: Path) -> tuple[str, str]:
+    """Write a key and a certificate that it signs for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edge")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(_ago(days=1)).not_valid_after(_ago(days=-1))
+    certificate = made.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(cert_file), str(key_file)
+
+
+_PLAIN = Settings(database_url="postgresql://h/d", data_keys="1:" + "A" * 43 + "=", index_key="A" * 43 + "=")
+
+
+async def test_over_tls(edge: Edge, tmp_path: Path) -> None:
+    """With a certificate the listener speaks TLS, and nothing else."""
+    cert, key = _certified(tmp_path)
+    tls = tls_of(_PLAIN.model_copy(update={"edge_tls_cert": cert, "edge_tls_key": key}))
+    runner = EdgeRunner(edge.receiver().application(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    host, port = runner.addresses[0]
+    pushed: dict[str, Any] = {"data": orjson.dumps(fees(fee("s"))), "headers": headers()}
+    trusting = ssl.create_default_context(cafile=cert)
+    async with edge.http.post(f"https://{host}:{port}/n/shop/cdr", ssl=trusting, **pushed) as answer:
+        assert answer.status == 200
+    with pytest.raises(aiohttp.ClientError):
+        await edge.http.post(f"http://{host}:{port}/n/shop/cdr", **pushed)
+    await runner.cleanup()
+
+
 def test_tls_files_that_are_none() -> None:
     """A certificate that cannot be used stops the start with a sentence; without one there is no TLS."""
-    plain = Settings(database_url="postgresql://h/d", data_keys="1:" + "A" * 43 + "=", index_key="A" * 43 + "=")
-    assert tls_of(plain) is None
+    assert tls_of(_PLAIN) is None
     with pytest.raises(Problem, match="no certificate"):
-        tls_of(plain.model_copy(update={"edge_tls_cert": "/nowhere.pem"}))
-    assert ssl.HAS_TLSv1_3
+        tls_of(_PLAIN.model_copy(update={"edge_tls_cert": "/nowhere.pem"}))
