@@ -114,8 +114,9 @@ async def _state(desk: Desk, name: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_every_event_once_and_in_order_whatever_dies() -> None:
-    """Killed, slow, wrong, redirecting and busy in turns, workers killed meanwhile: in the end each event once by id,
-    a binding's in order, all verified; the receiver beside it never waited.
+    """Killed, slow, wrong, redirecting and busy in turns, workers killed meanwhile: at the end each event once by id.
+
+    A binding's are in order, all are verified, and the receiver beside it never waited.
     """
     with state_folder() as folder:
         async with (
@@ -134,7 +135,7 @@ async def test_every_event_once_and_in_order_whatever_dies() -> None:
                     await hard.start()
                 await _orders(running, 10)
                 # Whoever delivers, to both or to one of them, is killed.
-                victim = sorted(pid for pid in descendants(running.process.pid) if _is_worker(pid))[0]
+                victim = min(pid for pid in descendants(running.process.pid) if _is_worker(pid))
                 send(victim, signal.SIGKILL)
                 await _orders(running, 10)
                 await _has_all(running, easy)
@@ -154,9 +155,7 @@ def _is_worker(pid: int) -> bool:
 
 
 async def test_one_binding_that_is_refused_holds_up_no_other() -> None:
-    """What a receiver refuses waits with its binding's later events; others pass. It becomes a dead letter, is listed,
-    and is sent again when asked for.
-    """
+    """What is refused waits with its binding's later events, others pass; a dead letter is listed and revived."""
     settings = _SETTINGS | {"BROKER_WEBHOOK_RETRY_S": "0.1,0.1"}
     with state_folder() as folder:
         async with (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -16,6 +15,7 @@ from standardwebhooks import Webhook
 from broker.domain.webhook import Network, may_reach, new_secret
 from broker.workers.webhook_client import Answer, WebhookClient
 
+_Answer = web.StreamResponse | Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LOCAL: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
@@ -27,13 +27,13 @@ async def _client(allowed: Sequence[Network] = _LOCAL, timeout_s: float = 20) ->
 
 
 @asynccontextmanager
-async def _server(answer: Any) -> AsyncIterator[tuple[str, list[web.Request]]]:
+async def _server(answer: _Answer) -> AsyncIterator[tuple[str, list[web.Request]]]:
     heard: list[web.Request] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
         heard.append(request)
         await request.read()
-        return await answer(request) if callable(answer) else answer
+        return answer if isinstance(answer, web.StreamResponse) else await answer(request)
 
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", handle)
@@ -85,7 +85,7 @@ async def test_nothing_connects_to_what_is_not_allowed(scheme: str, host: str) -
 
 async def test_a_redirect_is_no_way_round() -> None:
     """A receiver that points elsewhere is a failure; nobody goes there."""
-    async with _server(web.HTTPOk()) as (inside, reached):
+    async with _server(web.Response()) as (inside, reached):
 
         async def away(_request: web.Request) -> web.Response:
             return web.Response(status=302, headers={"Location": inside})
