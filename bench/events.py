@@ -1,8 +1,8 @@
 """How fast events reach a feed and a webhook.
 
-``python -m bench.events [--events 20000] [--rate 200] [--seconds 5]`` starts a broker with everything it
-needs here. First so many events are written at once: how long until all of them have been delivered to a webhook. Then some a second are
-written one by one: how long each takes from its commit to a waiting reader of the feed, and to the webhook.
+``python -m bench.events [--events 20000] [--rate 200] [--seconds 5]`` starts a broker with everything it needs here.
+First so many events are written at once: how long until all of them have been delivered to a webhook. Then some a
+second are written one by one: how long each takes from its commit to a waiting reader of the feed, and to the webhook.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def _profile(command: Any) -> Any:
                 help="Whether lines are renewed by binding them anew; mode axe.",
             ),
             click.option("--retention-days", type=int, help="How long it is kept who was behind which X."),
+            click.option("--event-days", type=int, help="How long events are kept; 0 = none are written."),
             click.option("--requests-per-s", help="Requests a second of all callers together, or 'none'."),
             click.option("--max-live-bindings", help="Live bindings of all callers together, or 'none'."),
             click.option("--withdraw-after-s", help="Binds that are pending so many seconds are withdrawn; or 'none'."),

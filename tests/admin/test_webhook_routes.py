@@ -13,7 +13,7 @@ _URL = "https://orders.example.com/events?from=broker"
 
 
 async def test_a_webhook_from_begin_to_end(operate: Operator, client: Client) -> None:
-    """Added with its secret shown once, listed, rotated, disabled, enabled, removed; the command line tells the same."""
+    """Added with its secret shown once, listed, rotated, disabled, enabled, removed; commands tell the same."""
     made = await operate.ask("POST", _WEBHOOKS, {"name": "orders", "url": _URL, "types": ["call.*", "binding.active"]})
     assert made.status == 201, made.raw
     assert made.body["types"] == ["binding.active", "call.started", "call.ringing", "call.answered", "call.ended"]
