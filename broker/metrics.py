@@ -150,13 +150,7 @@ class Metrics:
         self.notices = _counter("notices", "Things told, by what became of them.", "kind", "outcome")
         self.inbox_waiting = _gauge("inbox_waiting", "Notifications whose effects are to come.", most=True)
         self.inbox_oldest = _gauge("inbox_oldest_seconds", "Age of the one that waits longest.", most=True)
-        self.events_placed = _counter("events_placed", "Events given their position in a feed.")
-        self.webhook_deliveries = _counter(
-            "webhook_deliveries", "Events sent to webhooks, by what came of it.", "outcome"
-        )
-        self.webhook_seconds = _histogram(
-            "webhook_duration_seconds", "From sending an event to a webhook to its answer.", buckets=_HTTP_S
-        )
+        self._make_events()
         self.rescued = _counter("rescued_calls", "Calls taken over from an owner that died or froze.")
         self.database_flights = _counter("database_flights", "Statements sent to the database.")
         self.database_away = _counter("database_unavailable", "Statements that got no answer.")
@@ -170,6 +164,15 @@ class Metrics:
         self.push_tally = Tally(self.pushes, self.push_seconds, _PUSH_S)
         self.http = Tally(self.http_requests, self.http_seconds, _HTTP_S)
         self.platform = Tally(self.platform_calls, self.platform_seconds, _PLATFORM_S)
+
+    def _make_events(self) -> None:
+        self.events_placed = _counter("events_placed", "Events given their position in a feed.")
+        self.webhook_deliveries = _counter(
+            "webhook_deliveries", "Events sent to webhooks, by what came of it.", "outcome"
+        )
+        self.webhook_seconds = _histogram(
+            "webhook_duration_seconds", "From sending an event to a webhook to its answer.", buckets=_HTTP_S
+        )
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an HTTP request."""
