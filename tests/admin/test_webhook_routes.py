@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from standardwebhooks import Webhook
 
-from tests.admin.test_operator_routes import Operator
+from tests.admin.test_operator_routes import Operator, operate
 from tests.cli.test_operate_commands import ask
 from tests.contract.service import Client
+
+__all__ = ["operate"]
 
 _WEBHOOKS = "apps/demo-axb/webhooks"
 _URL = "https://orders.example.com/events?from=broker"
