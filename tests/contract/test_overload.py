@@ -174,14 +174,15 @@ async def test_a_connection_goes_on_after_a_refusal(slow: Service, client: Clien
 async def test_what_is_unusual_is_left_to_the_framework(slow: Service, client: Client) -> None:
     """While others are turned away, nonsense is still called nonsense, and an unknown path unknown."""
     async with _overloaded(slow, client) as waiting:
+        known = f"POST /v1/bindings HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {slow.key}\r\n"
         two = b"GET /v1/pools HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n"
         assert (await raw_request(slow, two))[0] == 400
         assert (await raw_request(slow, b"GET /v2/pools HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 404
-        timeout = b"POST /v1/bindings HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nRequest-Timeout: soon\r\n\r\n"
+        timeout = f"{known}Content-Length: 0\r\nRequest-Timeout: soon\r\n\r\n".encode()
         assert (await raw_request(slow, timeout))[0] == 422
         async with aiohttp.ClientSession() as http, http.get(f"{slow.api}/problems") as page:
             assert page.status == 200
-        chunked = b"POST /v1/bindings HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        chunked = f"{known}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode()
         assert (await raw_request(slow, chunked))[0] == 503
     await asyncio.gather(*waiting)
     await eventually(lambda: _let_in(client), "requests are let in again")
