@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from broker.domain.notice import PUSH_KINDS
 from tests.edge.rig import Edge, event, fee, fees, headers, message
 from tests.store.pairs import A, B
 
+#: The service's own dice are thrown in another thread while hypothesis draws.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 FUZZ_S = float(os.environ.get("TEST_FUZZ_S", "10"))
 
 _SCALARS = st.one_of(
