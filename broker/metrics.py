@@ -88,7 +88,7 @@ class Metrics:
         OSError: the folder of :func:`keep_in` cannot be written.
     """
 
-    def __init__(self) -> None:  # noqa: PLR0915 - a line for each
+    def __init__(self) -> None:
         self.http_requests = _counter(
             "http_requests", "Requests answered, by pattern of the route.", "route", "method", "status"
         )
