@@ -71,6 +71,7 @@ from broker.store import (
     reach,
     registry,
     shadow,
+    webhooks,
 )
 from broker.store.allocation import LockMode
 from broker.store.bindings import Binding, ReleaseAsk
@@ -410,9 +411,7 @@ class Worker:
             Periodic("notices", 60.0, self._tend_notices),
             Periodic("events", _PLACE_S, self._place_events),
             Periodic("feeds", self._feeds.look_s, self._feeds.look),
-            Periodic(
-                "event_days", 60.0, partial(events.tend, self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES)
-            ),
+            Periodic("event_days", 60.0, self._tend_events),
             Periodic("webhooks", _WEBHOOKS_S, self._webhooks.look),
             Periodic("metrics", 1.0, self._measures.look),
         ]
@@ -552,6 +551,12 @@ class Worker:
         if step is not None:
             log.info("notices_tended", step=step)
         return step is not None
+
+    async def _tend_events(self) -> bool:
+        if await events.tend(self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES):
+            return True
+        await webhooks.bury(self._db)
+        return False
 
     async def _place_events(self) -> bool:
         placed = await events.place(self._db, limit=_PLACE_SLICE) or 0
