@@ -11,7 +11,7 @@ import asyncpg
 
 from broker.domain.events import Event
 from broker.domain.ids import new_id
-from broker.store import bindings, events
+from broker.store import bindings, events, webhooks
 from broker.store.bindings import ReleaseAsk
 from tests.store.shop import LEASE_S, Shop
 
@@ -197,3 +197,19 @@ async def test_days_are_made_and_dropped(shop: Shop) -> None:
     assert [event.pos for event in await events.read(shop.db, shop.app_id, 0, span=100)] == [2]
     assert await events.feed(shop.db, shop.app_id) == events.Feed(upto=2, swept=1)
     assert await shop.value("SELECT count(*) FROM event") == 1
+
+
+async def test_dead_letters_go_with_their_events(shop: Shop) -> None:
+    """A dead letter whose event is kept no more is forgotten; a later one, and what waits, stays."""
+    await shop.run("INSERT INTO event_feed (app_id, upto, swept) VALUES ($1, 9, 5)", shop.app_id)
+    await shop.run(
+        "INSERT INTO webhook (app_id, name, url, secret_sealed, at_position) VALUES ($1, 'w', 'https://w', 'x', 9)",
+        shop.app_id,
+    )
+    await shop.run(
+        "INSERT INTO webhook_parked (webhook_id, pos, state, attempts, due_at)"
+        " SELECT w.id, v.pos, v.state, 1, now() FROM webhook AS w,"
+        " (VALUES (4, 'waiting'), (5, 'dead'), (6, 'dead')) AS v (pos, state)"
+    )
+    await webhooks.bury(shop.db)
+    assert await shop.value("SELECT array_agg(pos ORDER BY pos) FROM webhook_parked") == [4, 6]
