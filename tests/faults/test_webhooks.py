@@ -86,8 +86,10 @@ async def _feed(running: Service, types: str = "binding.active,binding.released"
 async def _has_all(running: Service, *receivers: Receiver) -> None:
     """Wait until nothing more is to come, and these have it all."""
 
+    placed = "SELECT (SELECT count(*) FROM event) = (SELECT coalesce(sum(upto), 0) FROM event_feed)"
+
     async def quiet() -> bool:
-        return await running.open_calls() == 0
+        return await running.open_calls() == 0 and bool(await running.ask(placed))
 
     await eventually(quiet, within_s=_LIMIT_S)
 
