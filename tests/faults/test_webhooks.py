@@ -85,7 +85,6 @@ async def _feed(running: Service, types: str = "binding.active,binding.released"
 
 async def _has_all(running: Service, *receivers: Receiver) -> None:
     """Wait until nothing more is to come, and these have it all."""
-
     placed = "SELECT (SELECT count(*) FROM event) = (SELECT coalesce(sum(upto), 0) FROM event_feed)"
 
     async def quiet() -> bool:
