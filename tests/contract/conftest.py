@@ -12,7 +12,9 @@ from tests.pg import state_folder
 @pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
     """One broker with two workers for all tests of the contract."""
-    with state_folder(memory()) as folder, up(folder, "--workers", "2") as running:
+    # What is unknown is given up soon: the tests of it wait for that.
+    settings = {"BROKER_PLATFORM_ABSENCE_S": "10"}
+    with state_folder(memory()) as folder, up(folder, "--workers", "2", settings=settings) as running:
         yield running
 
 

@@ -13,9 +13,9 @@ from tests.contract.service import Client, Tenant, phone
 
 _FIELDS = {
     "id", "mode", "state", "reason", "x", "extension", "y", "a", "b", "direction", "pool", "area_code", "order_id",
-    "user_data", "metadata", "ttl_s", "expires_at", "created_at", "ended_at", "platform_binding_id", "line", "shared",
-    "recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "display", "peer_ttl_s", "callback", "callee",
-    "gap_ms", "warnings", "pending_change", "change_failed",
+    "user_data", "metadata", "ttl_s", "expires_at", "created_at", "ended_at", "platform_binding_id", "shadow", "line",
+    "shared", "recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "display", "peer_ttl_s", "callback",
+    "callee", "gap_ms", "warnings", "pending_change", "change_failed",
 }  # fmt: skip
 #: Those of a line that only a wish brings about.
 OPTIONS = ("recording", "max_call_minutes", "last_minute_tone", "sms", "tones")
