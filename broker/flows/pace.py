@@ -1,4 +1,4 @@
-"""When a batch begins: at once if nothing is under way; else it waits a moment for company."""
+"""When a batch begins: at once while there is little to do; in a crowd it waits a moment for company."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-#: What queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
+#: What a crowd queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
 PATIENCE_S = 0.1
-#: Where so many come in :data:`GAP_S`, a batch begins that long after the one before, or once ``_FULL`` wait.
+#: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before, or once ``_FULL`` wait.
 _CROWD = 18
 _FULL = 60
 GAP_S = 0.03
@@ -17,9 +17,9 @@ GAP_S = 0.03
 class Pace:
     """Begins batches of what waits, at most ``in_flight`` at a time.
 
-    Load makes batches larger instead of more: what comes while one runs shares the next, and a crowd is given a moment
-    to gather. Where there is none nothing waits. A whole batch of ``size`` goes beside the running one, and so does
-    what one keeps waiting for long.
+    A crowd makes batches larger instead of more: what comes while one runs shares the next, which is given a moment to
+    gather. Where there is none nothing waits for company. A whole batch of ``size`` goes beside the running one, and so
+    does what one keeps waiting for long.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class Pace:
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = float("-inf")
         self._woken = False
+        #: Whether many came in the window before, or have come in this one; since when, and how many.
         self._crowded = False
+        self._since = float("-inf")
+        self._came = 0
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
 
@@ -66,9 +69,11 @@ class Pace:
 
     def _pause_s(self) -> float:
         waiting = self._waiting()
+        if not self._crowded:
+            return 0.0
         if self._tasks:
             return PATIENCE_S if waiting < self._size else 0.0
-        return GAP_S if self._crowded and waiting < _FULL else 0.0
+        return GAP_S if waiting < _FULL else 0.0
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -83,12 +88,19 @@ class Pace:
     def _start(self) -> None:
         self._woken = False
         while (waiting := self._waiting()) and self._may_begin() and (work := self._begin()) is not None:
-            now = asyncio.get_running_loop().time()
-            self._crowded = (waiting - self._waiting()) * GAP_S >= _CROWD * (now - self._begun)
-            self._begun = now
+            self._begun = asyncio.get_running_loop().time()
+            self._count(waiting - self._waiting())
             task = asyncio.create_task(work, name=self._name)
             self._tasks.add(task)
             task.add_done_callback(self._finished)
+
+    def _count(self, taken: int) -> None:
+        self._came += taken
+        if (passed := self._begun - self._since) >= GAP_S:
+            self._crowded = self._came * GAP_S >= _CROWD * passed
+            self._since, self._came = self._begun, 0
+        elif self._came >= _CROWD:
+            self._crowded = True
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

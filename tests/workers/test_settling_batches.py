@@ -62,6 +62,30 @@ async def test_who_waits_behind_a_slow_statement_gets_one_beside_it() -> None:
     assert await stuck == 0
 
 
+async def test_a_few_wait_for_no_statement_under_way() -> None:
+    """Where few come, two statements run beside each other: who comes second does not wait for the first one's end."""
+    begun: list[Sequence[int]] = []
+    held = asyncio.get_running_loop().create_future()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        begun.append(items)
+        await held
+        return items
+
+    batcher: Batcher[int, int] = Batcher("test", run, in_flight=2)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    for number in (1, 2):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        asked.append(asyncio.create_task(batcher.submit(number)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert begun == [[0], [1]]
+    held.set_result(None)
+    assert await asyncio.wait_for(asyncio.gather(*asked), 30) == [0, 1, 2]
+    assert begun == [[0], [1], [2]]
+
+
 async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where many come in a short time the next batch waits for more of them, or for a moment; else it does not."""
     monkeypatch.setattr(pace, "GAP_S", 300.0)
