@@ -21,10 +21,10 @@ STANDING_S = 0.1
 #: Nothing was shed for this long: what is offered can be carried again.
 CALM_S = 1.0
 #: While shedding, the wait may be this many times what a lone request takes, but at least so long.
-_TIMES_ALONE = 1.0
+_TIMES_ALONE = 1.5
 _LEAST_WAIT_S = 0.005
 #: So many, and so many large ones, are always let in: without them nothing would be learned.
-FEWEST, FEWEST_LARGE = 3, 2
+FEWEST, FEWEST_LARGE = 5, 2
 #: Up to so many in work one counts as alone.
 _ALONE = 2
 #: What each one adds is taken for at least this.
