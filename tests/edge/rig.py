@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import uuid
 from collections import Counter
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import asyncpg
 import orjson
 from aiohttp import web
 
@@ -32,7 +32,6 @@ from tests.store.pairs import VAULT, Pairs
 from tests.store.shop import Shop, open_shop
 
 SECRET = "secret"
-_LIMIT_S = 30.0
 _serial = itertools.count(1)
 
 Json = dict[str, Any]
@@ -113,8 +112,9 @@ class Tallied:
 class Edge:
     """The listener, its books, and the platform's side of it."""
 
-    def __init__(self, shop: Shop, http: aiohttp.ClientSession) -> None:
+    def __init__(self, shop: Shop, http: aiohttp.ClientSession, database_url: str) -> None:
         self.shop = shop
+        self.database_url = database_url
         self.pairs = Pairs(shop)
         self.http = http
         self.counts = Tallied()
@@ -167,17 +167,25 @@ class Edge:
 
         await eventually(settled, "everything has its effects")
 
-    async def holding(self, table: str, seconds: float) -> asyncio.Task[Any]:
-        """Lock a table for so long; returns when it is locked."""
-        statement = f"DO 'BEGIN LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; PERFORM pg_sleep({seconds}); END'"
-        task = asyncio.create_task(self.shop.db.fetch(statement, timeout_s=_LIMIT_S))
+    @asynccontextmanager
+    async def holding(self, table: str) -> AsyncIterator[None]:
+        """Keep everybody from a table until the block ends."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                yield
+        finally:
+            await connection.close()
 
-        async def locked() -> bool:
-            query = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
-            return bool(await self.shop.value(f"{query} AND relation = '{table}'::regclass"))
+    async def kept_from(self, table: str) -> None:
+        """Wait until somebody waits for a table that is held."""
 
-        await eventually(locked, f"{table} is locked")
-        return task
+        async def waiting() -> bool:
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass($1)"
+            return bool(await self.shop.value(query, table))
+
+        await eventually(waiting, f"{table} is waited for")
 
     async def inbox(self) -> dict[tuple[str, str], int]:
         """Notifications by kind and state."""
@@ -208,7 +216,7 @@ async def edge_on(database_url: str) -> AsyncIterator[Edge]:
     await db.open()
     shop = await open_shop(db)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        edge = Edge(shop, http)
+        edge = Edge(shop, http, database_url)
         await edge.configure("UPDATE app SET secret_sealed = $1", VAULT.seal("app", "secret", 0, "shop", SECRET))
         await edge.notices.look()
         runner = EdgeRunner(edge.served.application(), access_log=None, shutdown_timeout=1)

@@ -75,10 +75,9 @@ async def test_nobody_is_reached_when_there_is_no_answer_in_time(exchange: Edge)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     exchange.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    held = await exchange.holding("slot", 3)
-    assert await _asked(exchange) == {"operation": "close", "closeInfo": [{}]}
+    async with exchange.holding("slot"):
+        assert await _asked(exchange) == {"operation": "close", "closeInfo": [{}]}
     assert exchange.counts.questions == {("event", "no_answer"): 1}
-    await held
     await runner.cleanup()
 
 

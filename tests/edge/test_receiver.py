@@ -177,10 +177,10 @@ async def test_odd_times_and_words_are_kept_too(edge: Edge) -> None:
 
 async def test_the_answer_waits_for_the_commit(edge: Edge) -> None:
     """While the inbox cannot be written there is no 200; what cannot be kept is 503, and pushed again."""
-    holding = await edge.holding("inbox", 1)
-    pushing = asyncio.create_task(edge.push("cdr", fees(fee("s"))))
-    await asyncio.wait((holding, pushing), return_when=asyncio.FIRST_COMPLETED)
-    assert holding.done()
+    async with edge.holding("inbox"):
+        pushing = asyncio.create_task(edge.push("cdr", fees(fee("s"))))
+        await edge.kept_from("inbox")
+        assert not pushing.done()
     assert (await pushing)[0] == 200
     await edge.settled()
     await edge.shop.run("ALTER TABLE inbox RENAME TO inbox_away")
