@@ -31,9 +31,9 @@ _SHARE = 0.1
 _FIRST_STRANGER = 50_000_000
 #: What is planted in our books, by mode: what its queries tell.
 _BOOKS: Final = {
-    "parties_differ": "a_key = a_key + 1",
-    "expiry_differs": "ttl_s = ttl_s + 60",
-    "direction_differs": "direction = 'a_to_b'",
+    "parties_differ": "UPDATE line SET a_key = a_key + 1 WHERE subscription_id = ANY ($1)",
+    "expiry_differs": "UPDATE line SET ttl_s = ttl_s + 60 WHERE subscription_id = ANY ($1)",
+    "direction_differs": "UPDATE line SET direction = 'a_to_b' WHERE subscription_id = ANY ($1)",
 }
 _TOLD: Final = {
     "ax": ("parties_differ", "direction_differs"),
@@ -104,8 +104,7 @@ async def _plant(stack: Stack, scenario: Scenario, mode: str, made: list[str], e
             await platform.unbind(lost, permit=lambda: True, timeout_s=30)
         for kind in _TOLD[mode]:
             planted[kind].update(next(subs) for _ in range(each))
-            sql = f"UPDATE line SET {_BOOKS[kind]} WHERE subscription_id = ANY ($1)"  # noqa: S608 - our own words
-            await _rows(stack, sql, list(planted[kind]))
+            await _rows(stack, _BOOKS[kind], list(planted[kind]))
         if mode == "axyb":
             await _plant_peers(stack, scenario, platform, made[-each:], planted)
     finally:

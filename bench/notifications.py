@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,7 +114,7 @@ class _Load:
                 if self._under_way.pop(id(connection), None) is not None:
                     self.answers["lost"] += 1
 
-            _, connection = await loop.create_connection(lambda a=answered: Connection(a, lost), host, port)  # type: ignore[misc]
+            _, connection = await loop.create_connection(partial(Connection, answered, lost), host, port)
             made.append(connection)
             self._free.append(connection)
 

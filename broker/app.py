@@ -148,76 +148,16 @@ class Worker:
         self._allocator = self._make_allocators()
         sender = self._make_sender()
         await sender.look_at_stops()
-        self._dispatcher = Dispatcher(
-            self._db,
-            sender,
-            self._allocator,
-            vault=self._vault,
-            rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
-            replaces=self._replaces,
-            rebinds=lambda app_id: self.registry().apps[app_id].rebinds,
-            full=self._allocator.unpicked.note_full,
-        )
-        self._auditor = Auditor(
-            self._db,
-            self._vault,
-            sender,
-            self.registry,
-            every_s=settings.audit_interval_s,
-            share=settings.audit_share,
-            per_s=settings.audit_rate,
-            lease_s=settings.audit_lease_s,
-        )
-        self._evacuator = Evacuator(
-            self._db,
-            self._vault,
-            self.registry,
-            self._allocator,
-            self._dispatcher,
-            times=Times(
-                lease_s=settings.lease_s,
-                overlap_s=settings.evacuation_overlap_s,
-                retry_s=settings.evacuation_retry_s,
-            ),
-        )
+        self._dispatcher = self._make_dispatcher(sender)
+        self._auditor = self._make_auditor(sender)
+        self._evacuator = self._make_evacuator()
         self._asking = Asking(self._db, sender, self._dispatcher)
-        counted = Counted(
-            self._allocator,
-            self.registry,
-            Batcher("claim_live", partial(inbound.claim_live, self._db), in_flight=1),
-            Batcher("drop_claims", partial(inbound.drop_claims, self._db), in_flight=1),
-        )
+        counted = self._make_counted()
         self._notices = Notices(self._db, self._vault, self.registry)
         await self._notices.look()
         self._successions = Successions(self._db, counted, self._dispatcher, lease_s=settings.lease_s)
-        self._webhooks = Webhooks(
-            self._db,
-            self._vault,
-            self._feeds,
-            WebhookClient(
-                timeout_s=settings.webhook_timeout_s,
-                allowed=parse_networks(settings.webhook_allow),
-                most_of_host=settings.webhook_concurrency,
-            ),
-            Delivery(
-                schedule=parse_schedule(settings.webhook_retry_s),
-                most_at_once=settings.webhook_concurrency,
-                longest_pause_s=settings.webhook_pause_s,
-                lease_s=settings.webhook_lease_s,
-            ),
-            self._metrics,
-        )
-        self._measures = Measures(
-            self._metrics,
-            worker=self._seat,
-            db=self._db,
-            allocator=self._allocator,
-            dispatcher=self._dispatcher,
-            sender=sender,
-            registry=self.registry,
-            in_flight=self._in_flight,
-            gate=self._gate,
-        )
+        self._webhooks = self._make_webhooks()
+        self._measures = self._make_measures(sender)
         self._services = self._make_services(sender, counted)
         self._periodic = self._make_periodic(sender)
         for service in self._periodic:
@@ -287,6 +227,79 @@ class Worker:
         )
         unpicked = Unpicked(self._db, self._vault, lease_s=settings.lease_s, boottime=boottime)
         return Allocators(pairs, places, unpicked, self.registry)
+
+    def _make_dispatcher(self, sender: Sender) -> Dispatcher:
+        return Dispatcher(
+            self._db,
+            sender,
+            self._allocator,
+            vault=self._vault,
+            rest_s=lambda app_id: self.registry().apps[app_id].quarantine_s,
+            replaces=self._replaces,
+            rebinds=lambda app_id: self.registry().apps[app_id].rebinds,
+            full=self._allocator.unpicked.note_full,
+        )
+
+    def _make_auditor(self, sender: Sender) -> Auditor:
+        settings = self._settings
+        return Auditor(
+            self._db,
+            self._vault,
+            sender,
+            self.registry,
+            every_s=settings.audit_interval_s,
+            share=settings.audit_share,
+            per_s=settings.audit_rate,
+            lease_s=settings.audit_lease_s,
+        )
+
+    def _make_evacuator(self) -> Evacuator:
+        settings = self._settings
+        times = Times(
+            lease_s=settings.lease_s, overlap_s=settings.evacuation_overlap_s, retry_s=settings.evacuation_retry_s
+        )
+        return Evacuator(self._db, self._vault, self.registry, self._allocator, self._dispatcher, times=times)
+
+    def _make_counted(self) -> Counted:
+        return Counted(
+            self._allocator,
+            self.registry,
+            Batcher("claim_live", partial(inbound.claim_live, self._db), in_flight=1),
+            Batcher("drop_claims", partial(inbound.drop_claims, self._db), in_flight=1),
+        )
+
+    def _make_webhooks(self) -> Webhooks:
+        settings = self._settings
+        return Webhooks(
+            self._db,
+            self._vault,
+            self._feeds,
+            WebhookClient(
+                timeout_s=settings.webhook_timeout_s,
+                allowed=parse_networks(settings.webhook_allow),
+                most_of_host=settings.webhook_concurrency,
+            ),
+            Delivery(
+                schedule=parse_schedule(settings.webhook_retry_s),
+                most_at_once=settings.webhook_concurrency,
+                longest_pause_s=settings.webhook_pause_s,
+                lease_s=settings.webhook_lease_s,
+            ),
+            self._metrics,
+        )
+
+    def _make_measures(self, sender: Sender) -> Measures:
+        return Measures(
+            self._metrics,
+            worker=self._seat,
+            db=self._db,
+            allocator=self._allocator,
+            dispatcher=self._dispatcher,
+            sender=sender,
+            registry=self.registry,
+            in_flight=self._in_flight,
+            gate=self._gate,
+        )
 
     def _make_sender(self) -> Sender:
         settings = self._settings
