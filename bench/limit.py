@@ -180,7 +180,8 @@ async def run(stack: Stack, case: Case, *, waiting: int = 96) -> Seen:
     return Seen(
         begin,
         [left / 1e9 for left, _ in entries],
-        [(left - wanted) / 1e9 for left, wanted in entries],
+        # Not those of the first moments, as with the budget: nothing is connected or prepared yet.
+        [(left - wanted) / 1e9 for left, wanted in entries if wanted / 1e9 >= begin + _START_S],
         received,
         answers,
     )

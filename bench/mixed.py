@@ -36,6 +36,8 @@ _LIVE = frozenset({"pending", "active", "releasing"})
 _KEEP = 8
 _TRIES = 60
 _FAILING = 500
+#: What a killed worker had asked of the database may still be done there so long after its client was cut off.
+_STILL_S = 5.0
 
 now = time.monotonic
 
@@ -53,7 +55,14 @@ class _Order:
     sure: Possibility | None = None
     #: Until when what is sure is so at least.
     lives_until: float = 0.0
+    #: Until when a request that nobody answered may yet take effect: a look before that proves nothing.
+    doubtful_until: float = 0.0
     over: bool = False
+
+    def doubt(self, status: int) -> None:
+        """Take in how a request of it was answered."""
+        if not 200 <= status < _FAILING:
+            self.doubtful_until = now() + _STILL_S
 
 
 @dataclass(slots=True, eq=False)
@@ -247,6 +256,7 @@ class Mixed:
         status, told = await self._ask(http, "patch", "PATCH", f"/v1/bindings/{order.binding}", patch, **prefer)
         if told.get("code"):
             self.answers[f"patch {sorted(patch)} {told['code']}"] += 1
+        order.doubt(status)
         outcome: Outcome = "refused" if 400 <= status < _FAILING else "unknown"
         self.operations.append(Operation("change", outcome, invoked, now(), order.binding, status=status))
 
@@ -262,9 +272,11 @@ class Mixed:
             self._may_follow(order, old, new, rebind=rebind)
             self.operations.append(Operation("change", "unknown", invoked, invoked, order.binding))
         body = {"from": old, "to": new, "on_conflict": "rebind" if rebind else "refuse"}
-        await self._ask(http, "hand-over", "POST", "/v1/bindings:hand-over", body)
+        status, _ = await self._ask(http, "hand-over", "POST", "/v1/bindings:hand-over", body)
         group.hand_overs += 1
         group.handing = None
+        for order in group.orders:
+            order.doubt(status)
 
     def _may_follow(self, order: _Order, old: str, new: str, *, rebind: bool) -> None:
         for a, b in _pairs(order):
@@ -283,6 +295,7 @@ class Mixed:
             statuses = [(await self._ask(http, "release", "DELETE", f"/v1/bindings/{orders[0].binding}"))[0]]
         for order, status in zip(orders, statuses, strict=True):
             done = status == 200
+            order.doubt(status)
             self.operations.append(
                 Operation("release", "ok" if done else "unknown", invoked, now(), order.binding, status=status)
             )
@@ -300,7 +313,7 @@ class Mixed:
             return
         seen, invoked = group.hand_overs, now()
         status, told = await self._ask(http, "look", "GET", f"/v1/bindings/{order.binding}")
-        if status != 200 or seen != group.hand_overs:
+        if status != 200 or seen != group.hand_overs or invoked < order.doubtful_until:
             return
         if told["state"] not in _LIVE:
             self._is_over(order)
