@@ -33,7 +33,7 @@ class Broker:
         request.transport.abort()
         return web.Response()
 
-    async def _show(self, request: web.Request) -> web.Response:
+    async def _show(self, _: web.Request) -> web.Response:
         told = {
             "state": "active", "pending_change": None, "a": mixed.mask(self.a), "b": mixed.mask(self.b), "x": X,
             "line": "l", "expires_at": "2999-01-01T00:00:00Z",
@@ -46,7 +46,7 @@ async def test_a_cut_off_change_stays_possible_for_a_while(
     monkeypatch: pytest.MonkeyPatch, waited_s: float, wrong: int
 ) -> None:
     """The database may still do it when a look shows nothing of it; long after that nobody does."""
-    broker, group, chance = Broker(), _group(1), random.Random(1)
+    broker, group, chance = Broker(), _group(1), random.Random(1)  # noqa: S311 - load, not secrets
     async with TestServer(broker.app()) as server, aiohttp.ClientSession() as http:
         load = Mixed(str(server.make_url("")).rstrip("/"), "", "", 1, 60.0)
         order = _Order(broker.a, broker.b, 600, "bnd_1")

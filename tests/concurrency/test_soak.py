@@ -25,6 +25,8 @@ CAP = 20
 NUMBERS = 60
 #: 64 x 17 bindings want 1,088 of the 1,200 seats: most X are full or barred for most parties.
 KEEP = 17
+#: How long crowds work.
+SECONDS = float(os.environ.get("TEST_SOAK_S", "10"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -77,10 +79,10 @@ async def test_a_crowd_through_two_processes_leaves_clean_books(locks: str) -> N
     """No party twice on an X, no cap exceeded, no early re-use, books equal; without advisory locks just as well."""
     with state_folder() as folder:
         async with narrow_service(folder, BROKER_TEST_LOCKS=locks) as service:
-            crowd = Crowd(service, seconds=30, keep=KEEP)
+            crowd = Crowd(service, seconds=SECONDS, keep=KEEP)
             await crowd.run()
             assert await judge(service, crowd) == []
-    assert crowd.answers["bind 201"] > 2_000
+    assert crowd.answers["bind 201"] > 60 * SECONDS
     assert not [answer for answer in crowd.answers if re.search(r" (0|5\d\d)\b", answer)], crowd.answers
 
 
@@ -88,7 +90,7 @@ async def test_a_crowd_survives_a_worker_killed_every_few_seconds() -> None:
     """A worker killed again and again: clients may miss answers, but the books stay equal and nobody meets twice."""
     with state_folder() as folder:
         async with narrow_service(folder, BROKER_LEASE_S="6", BROKER_RESCUE_INTERVAL_S="0.5") as service:
-            crowd = Crowd(service, seconds=16, keep=KEEP)
+            crowd = Crowd(service, seconds=SECONDS, keep=KEEP)
             load = asyncio.create_task(crowd.run())
             killed = 0
             while not load.done():
@@ -98,8 +100,8 @@ async def test_a_crowd_survives_a_worker_killed_every_few_seconds() -> None:
             await load
             violations = await judge(service, crowd, undisturbed=False)
     assert violations == []
-    assert killed >= 5
-    assert crowd.answers["bind 201"] > 500
+    assert killed >= SECONDS / 4
+    assert crowd.answers["bind 201"] > 30 * SECONDS
 
 
 def kill_a_worker(service: Service) -> int:
