@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from bench import mixed
 from bench.mixed import Mixed, _group, _Order
+from broker.domain.phone import mask
 
 X = "+8616200000000"
 
@@ -35,7 +36,7 @@ class Broker:
 
     async def _show(self, _: web.Request) -> web.Response:
         told = {
-            "state": "active", "pending_change": None, "a": mixed.mask(self.a), "b": mixed.mask(self.b), "x": X,
+            "state": "active", "pending_change": None, "a": mask(self.a), "b": mask(self.b), "x": X,
             "line": "l", "expires_at": "2999-01-01T00:00:00Z",
         }  # fmt: skip
         return web.json_response(told)
