@@ -50,12 +50,12 @@ from broker.flows.reach import Books
 from broker.flows.route import Router
 from broker.flows.succession import Successions
 from broker.metrics import Metrics
-from broker.platform.huawei.access import driver_of
+from broker.platform.huawei.access import calls_of, driver_of
 from broker.platform.huawei.http import HttpOptions
-from broker.platform.local import LocalPlatform
 from broker.platform.measured import Measured
 from broker.platform.protocol import Platform
 from broker.platform.shadow import ShadowPlatform
+from broker.platform.switchboard import Switchboard
 from broker.settings import Settings
 from broker.store import (
     bindings,
@@ -329,7 +329,8 @@ class Worker:
 
     def _platform(self, app: App) -> Platform:
         if app.mode == "x":
-            return Measured(LocalPlatform(), self._metrics, self._in_flight)
+            calls = calls_of(app, HttpOptions(max_connections=1))
+            return Measured(Switchboard(calls), self._metrics, self._in_flight)
         driver = driver_of(app, HttpOptions(max_connections=self._settings.platform_connections))
         measured = Measured(driver, self._metrics, self._in_flight)
         if app.shadow:

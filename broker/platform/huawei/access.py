@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from broker.platform.huawei.app import AppAccess
+from broker.platform.huawei.app import AppAccess, HuaweiApp
 from broker.platform.huawei.ax import HuaweiAx
 from broker.platform.huawei.axb import HuaweiAxb
 from broker.platform.huawei.axe import HuaweiAxe
@@ -44,6 +44,11 @@ def driver_of(app: Access, http: HttpOptions | None = None) -> Platform:
     if driver is None:
         raise ValueError(f"mode {app.mode} has no platform interfaces")
     return driver(AppAccess(app.app_key, app.secret, app.base_url, Scheme(app.auth_scheme)), http)
+
+
+def calls_of(app: Access, http: HttpOptions | None = None) -> HuaweiApp:
+    """Return the interfaces of calls, which apps of every mode have."""
+    return HuaweiApp(AppAccess(app.app_key, app.secret, app.base_url, Scheme(app.auth_scheme)), http)
 
 
 def of_app(app: Access) -> Platform:
