@@ -21,7 +21,7 @@ from aiohttp import web
 
 from broker import log as logging
 from broker.cli.approvals import Approvals
-from broker.cli.demo import EXTENSION_DIGITS, POOLS, Identity, app_name, identity, seed
+from broker.cli.demo import EXTENSION_DIGITS, POOLS, DemoApp, Identity, app_name, identity, seed
 from broker.demo.target import ADDRESSES
 from broker.embedded import Embedded, EmbeddedError, default_state_dir
 from broker.embedded.process import started_at
@@ -130,7 +130,7 @@ async def _up(
             admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
         )
         if await supervisor.start():
-            await _point_questions(emulator, who, supervisor.edge_url)
+            await _point_pushes(emulator, who, supervisor.edge_url)
             ready = _ready_line(supervisor, settings, emulator, who)
             _leave_addresses(ready, folder)
             _announce(ready, folder, as_json=as_json)
@@ -162,24 +162,30 @@ async def _tell_emulator(emulator: _Emulator, who: Identity) -> None:
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
         for mode, app in who.apps.items():
             url = f"{emulator.admin}/emulator/apps/{app.app_key}"
-            digits = {"extension_digits": EXTENSION_DIGITS} if mode == "axe" else {}
-            await http.put(url, json={"secret": app.app_secret, "mode": mode, "rate": 0, "burst": None, **digits})
+            await http.put(url, json=_terms(mode, app))
             rented = [{"number": x, "area_code": pool.area_code} for pool in POOLS[mode] for x in pool.numbers()]
             await http.put(f"{url}/numbers", json=rented)
 
 
-async def _point_questions(emulator: _Emulator, who: Identity, edge: str) -> None:
-    """Have the emulator ask us about calls to the demonstration app in mode X."""
-    app = who.apps["x"]
-    told = {
-        "secret": app.app_secret,
-        "mode": "x",
-        "rate": 0,
-        "burst": None,
-        "events_url": f"{edge}/n/{app_name('x')}/events",
-    }
+async def _point_pushes(emulator: _Emulator, who: Identity, edge: str) -> None:
+    """Have the emulator tell us of the demonstration apps' calls, messages and numbers, and ask where it is to."""
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=10)) as http:
-        await http.put(f"{emulator.admin}/emulator/apps/{app.app_key}", json=told)
+        for mode, app in who.apps.items():
+            here = f"{edge}/n/{app_name(mode)}"
+            told = {
+                **_terms(mode, app),
+                "events_url": f"{here}/events",
+                "cdr_url": f"{here}/cdr",
+                "sms_url": f"{here}/sms",
+                "sms_control_url": f"{here}/sms-control",
+                "status_url": f"{here}/number-status",
+            }
+            await http.put(f"{emulator.admin}/emulator/apps/{app.app_key}", json=told)
+
+
+def _terms(mode: str, app: DemoApp) -> dict[str, Any]:
+    digits = {"extension_digits": EXTENSION_DIGITS} if mode == "axe" else {}
+    return {"secret": app.app_secret, "mode": mode, "rate": 0, "burst": None, **digits}
 
 
 def _add_test_clock(app: web.Application, db: Database, emulator: _Emulator) -> None:

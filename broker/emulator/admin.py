@@ -32,6 +32,8 @@ _MAX_ADVANCE_S: Final = 10 * 366 * 86_400
 Number = Annotated[str, StringConstraints(min_length=4, max_length=31)]
 AreaCode = Annotated[str, StringConstraints(pattern=r"^(0\d{2,3})?$")]
 
+Address = Annotated[str, StringConstraints(max_length=2_048, pattern=r"^https?://[^\s]+$")] | None
+
 
 class _AppIn(Input):
     secret: Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -39,7 +41,13 @@ class _AppIn(Input):
     rate: Annotated[float, Field(ge=0)] | None = None
     burst: Annotated[float, Field(ge=1)] | None = None
     extension_digits: Annotated[int, Field(ge=1, le=4)] | None = None
-    events_url: Annotated[str, StringConstraints(max_length=2_048, pattern=r"^https?://[^\s]+$")] | None = None
+    events_url: Address = None
+    callin_url: Address = None
+    cdr_url: Address = None
+    sms_url: Address = None
+    sms_control_url: Address = None
+    status_url: Address = None
+    push_wsse: bool = False
 
 
 class _NumberIn(Input):
@@ -72,6 +80,7 @@ class _ClockIn(Input):
     advance_s: Annotated[float, Field(gt=0, le=_MAX_ADVANCE_S)]
 
 
+_ADDRESSES: Final = ("events_url", "callin_url", "cdr_url", "sms_url", "sms_control_url", "status_url")
 _NUMBERS_IN: Final = TypeAdapter(list[_NumberIn])
 
 
@@ -113,15 +122,17 @@ class Admin:
         app_key = request.match_info["app_key"]
         rate = given.rate if "rate" in chosen else self._settings.default_rate
         burst = given.burst if given.burst is not None else self._settings.default_burst
+        addresses = {name: getattr(given, name) for name in _ADDRESSES}
         config = AppConfig(
-            app_key, given.secret, given.mode, rate or None, burst, given.extension_digits, given.events_url
-        )
+            app_key, given.secret, given.mode, rate or None, burst, given.extension_digits,
+            push_wsse=given.push_wsse, **addresses,
+        )  # fmt: skip
         try:
             self._core.put_app(config)
         except KindFixedError:
             raise refuse(409, "an app that has numbers keeps its mode and its extension digits") from None
         shown = {"app_key": app_key, "mode": config.mode, "rate": config.rate, "burst": config.burst}
-        return reply({**shown, "extension_digits": config.extension_digits, "events_url": config.events_url})
+        return reply({**shown, "extension_digits": config.extension_digits, "push_wsse": config.push_wsse, **addresses})
 
     async def put_numbers(self, request: web.Request) -> web.Response:
         """Replace the numbers of an application; a number left out loses its bindings."""

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from broker.emulator.admin_http import Input, paging, read, refuse, reply
-from broker.emulator.calls import Calls
+from broker.emulator.calls import Calls, Plan
 from broker.emulator.core import Core
+from broker.emulator.outcomes import CAUSES, WORDS
 from broker.emulator.recordings import Recording
-from broker.emulator.sessions import Session
+from broker.emulator.sessions import CALLEE, CALLER, PLATFORM, Session
 from broker.emulator.times import rfc3339
+
+_PARTIES: Final = {"caller": CALLER, "callee": CALLEE, "platform": PLATFORM}
+_LONGEST_S: Final = 86_400
+
+Seconds = Annotated[float, Field(ge=0, le=_LONGEST_S)]
 
 
 class _CallIn(Input):
+    """``outcome``: a word of ``outcomes.WORDS``, or a release cause of the documented list; 0 answers."""
+
     caller: Annotated[str, Field(alias="from", max_length=31)]
     to: Annotated[str, Field(max_length=31)]
     digits: Annotated[str, StringConstraints(pattern=r"^[0-9*#]{0,32}$")] | None = None
+    outcome: Annotated[str | int, Field(validate_default=True)] = "answer"
+    ring_s: Seconds = 0
+    talk_s: Seconds | None = None
+    released_by: Literal["caller", "callee", "platform"] = "caller"
+
+    @field_validator("outcome")
+    @classmethod
+    def _is_documented(cls, given: str | int) -> int:
+        code = WORDS.get(given) if isinstance(given, str) else given
+        if code is None or code not in CAUSES:
+            raise ValueError(f"must be one of {', '.join(WORDS)}, or a documented stateCode")
+        return code
+
+    def plan(self) -> Plan:
+        """Return how the call goes."""
+        return Plan(int(self.outcome), self.ring_s, self.talk_s, _PARTIES[self.released_by])
 
 
 class CallRoutes:
@@ -40,9 +64,12 @@ class CallRoutes:
         ]
 
     async def call(self, request: web.Request) -> web.Response:
-        """Dial a number of the platform; a connected call is up until it is hung up or its time is over."""
+        """Dial a number of the platform; an answered call is up until it is hung up or its time is over.
+
+        The answer is given when it is known how the call goes, before it has rung.
+        """
         given = await read(request, _CallIn)
-        return reply(await self._calls.place(given.caller, given.to, given.digits or ""))
+        return reply(await self._calls.place(given.caller, given.to, given.digits or "", given.plan()))
 
     async def list_calls(self, request: web.Request) -> web.Response:
         """List the connected calls that are kept, live or over; ``after`` is the cursor of the page before."""
@@ -54,7 +81,7 @@ class CallRoutes:
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call as one of its parties would."""
-        if not self._core.sessions.hang_up(request.match_info["session_id"]):
+        if not self._core.sessions.hang_up(request.match_info["session_id"], CALLER):
             raise refuse(404, "no such call is up")
         return web.Response(status=204)
 

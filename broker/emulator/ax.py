@@ -307,7 +307,11 @@ class Ax:
             return Connection.refused(self._settings.ax_no_callee_state)
         used_up = dataclasses.replace(binding, callee=None)
         changes = [(Op.CALL, used_up)] if self._settings.ax_call_uses_up_callee else []
-        return Connection.over(binding, callee.number, binding.x, changes)
+        connection = Connection.over(binding, callee.number, binding.x, changes)
+        if callee.user_data is None:
+            return connection
+        # What was given with the callee is this call's (3.5).
+        return dataclasses.replace(connection, terms=dataclasses.replace(connection.terms, user_data=callee.user_data))
 
 
 def _info(binding: Binding) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def phone(fields: Fields, name: str) -> str | None:
     return value
 
 
+def is_number(value: str) -> bool:
+    """Tell whether a text is an E.164 number."""
+    return _E164.fullmatch(value) is not None
+
+
 def party(fields: Fields, name: str) -> str | None:
     """Return a number that can be bound: any but 400 and 95 numbers (11)."""
     number = phone(fields, name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from broker.emulator.limits import Bucket
+from broker.emulator.told import Kind
 
 
 class ModeName(StrEnum):
@@ -30,12 +31,36 @@ class AppConfig:
     burst: float | None = None
     extension_digits: int | None = None
     events_url: str | None = None
-    """Where the app is asked about a call (X mode)."""
+    """Where events of calls go, and in X mode the question where a call goes to."""
+    callin_url: str | None = None
+    """Where ``callin`` goes if not there."""
+    cdr_url: str | None = None
+    sms_url: str | None = None
+    sms_control_url: str | None = None
+    """Where the app is asked about a message."""
+    status_url: str | None = None
+    """Where states of numbers go; else they go where events do."""
+    push_wsse: bool = False
+    """Whether pushes are signed the older way."""
 
     @property
     def kind(self) -> tuple[ModeName, int | None]:
         """What is fixed while the app has numbers."""
         return self.mode, self.extension_digits if self.mode is ModeName.AXE else None
+
+    def url_of(self, kind: Kind, *, callin: bool = False) -> str | None:
+        """Return where pushes of a kind go (contract 6.1)."""
+        match kind:
+            case Kind.EVENTS:
+                return (callin and self.callin_url) or self.events_url
+            case Kind.CDR:
+                return self.cdr_url
+            case Kind.SMS:
+                return self.sms_url
+            case Kind.SMS_CONTROL:
+                return self.sms_control_url
+            case Kind.NUMBER_STATUS:
+                return self.status_url or self.events_url
 
     def bucket(self) -> Bucket | None:
         """Return a full bucket of this configuration."""
@@ -56,6 +81,8 @@ class App:
     areas: dict[str, list[str]] = field(default_factory=dict)
     tones: set[str] = field(default_factory=set)
     """Voice files that were approved for the app."""
+    barred: set[str] = field(default_factory=set)
+    """Numbers without calls and messages, by their last status. Not durable."""
 
 
 class Registry:

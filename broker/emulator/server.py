@@ -15,11 +15,15 @@ from aiohttp import web
 
 from broker.emulator.admin import Admin
 from broker.emulator.admin_calls import CallRoutes
+from broker.emulator.admin_told import ToldRoutes
 from broker.emulator.calls import Calls
 from broker.emulator.core import Core
 from broker.emulator.customer import Customer
 from broker.emulator.faults import Faults
 from broker.emulator.listener import WireListener
+from broker.emulator.messages import Messages
+from broker.emulator.pushing import Pusher
+from broker.emulator.schedule import Schedule
 from broker.emulator.settings import EmulatorSettings
 from broker.emulator.wire import Wire
 
@@ -53,9 +57,14 @@ async def serve(
         faults = Faults(settings.seed)
         wire = Wire(settings, core, faults)
         listener = WireListener(wire, core.clock, keep_alive=settings.keep_alive)
+        schedule = Schedule(core.clock)
         customer = Customer(core.clock, settings.block_reply_s)
+        pusher = Pusher(settings, core.clock, schedule, customer, core.registry)
+        calls = Calls(settings, core, pusher, schedule)
         admin = Admin(settings, core, faults, wire).application()
-        admin.add_routes(CallRoutes(core, Calls(settings, core, customer), settings.record_domain).routes())
+        admin.add_routes(CallRoutes(core, calls, settings.record_domain).routes())
+        admin.add_routes(ToldRoutes(core, calls, Messages(settings, core, pusher), pusher).routes())
+        telling = asyncio.gather(schedule.run(), pusher.run())
         runner = web.AppRunner(admin, access_log=None, shutdown_timeout=1.0)
         try:
             await runner.setup()
@@ -68,6 +77,8 @@ async def serve(
         finally:
             await listener.stop()
             await runner.cleanup()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             await customer.close()
             log.info("emulator_stopped", bindings=len(core.book.by_id), ledger=core.journal.next_seq - 1)
 

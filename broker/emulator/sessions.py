@@ -14,6 +14,10 @@ from broker.emulator.release import NORMAL, TIME_IS_UP
 from broker.emulator.times import EmulatorClock
 
 _SHORTEST_RECORDED_MS: Final = 3_000
+#: Who ends a call (``callRelDirection``, contract 6.4).
+PLATFORM: Final = 0
+CALLER: Final = 1
+CALLEE: Final = 2
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class Session:
     ended_ms: int | None = None
     state_code: int | None = None
     recording: str | None = None
+    released_by: int = PLATFORM
 
     @property
     def limit_ms(self) -> int | None:
@@ -42,7 +47,7 @@ class Session:
 class Sessions:
     """The calls of an emulator. They are not durable: a restart cuts them all off, and what was recorded is lost.
 
-    ``keep`` is given the recording of each call that leaves one.
+    ``keep`` is given the recording of each call that leaves one, ``on_end`` each call that has ended.
     """
 
     def __init__(self, clock: EmulatorClock, most: int, keep: Callable[[Recording], None]) -> None:
@@ -52,6 +57,7 @@ class Sessions:
         self._ids = 0
         self._serial = 0
         self._by_id: dict[str, Session] = {}
+        self.on_end: Callable[[Session], None] = lambda _: None
 
     def new_id(self) -> str:
         """Return a session id of the platform's form (6.4)."""
@@ -59,18 +65,16 @@ class Sessions:
         stamp = _compact(self._clock.now_ms())
         return f"1200_{self._ids}_{secrets.randbits(32)}_{stamp}@emulator"
 
-    def open(self, session_id: str, dial: Dial, connection: Connection) -> None:
+    def open(self, session_id: str, dial: Dial, connection: Connection) -> Session:
         """Note that a call was answered; with too many, the oldest is hung up and forgotten."""
-        if connection.connected_to is None:
-            return
         self._serial += 1
-        self._by_id[session_id] = Session(
+        opened = self._by_id[session_id] = Session(
             serial=self._serial,
             session_id=session_id,
             app_key=dial.app.config.app_key,
             caller=dial.caller,
             dialled=dial.x,
-            connected_to=connection.connected_to,
+            connected_to=connection.connected_to or "",
             shown=connection.shown,
             started_ms=self._clock.now_ms(),
             terms=connection.terms,
@@ -79,6 +83,7 @@ class Sessions:
             oldest = next(iter(self._by_id))
             self.hang_up(oldest)
             del self._by_id[oldest]
+        return opened
 
     def live(self, session_id: str) -> Session | None:
         """Return the call of this id if it is up."""
@@ -87,10 +92,11 @@ class Sessions:
             self._settle(session)
         return session if session is not None and session.ended_ms is None else None
 
-    def hang_up(self, session_id: str) -> bool:
-        """End a call as if a party had; ``False`` if there is none, or it is over."""
+    def hang_up(self, session_id: str, released_by: int = PLATFORM) -> bool:
+        """End a call as if a party had, or the platform; ``False`` if there is none, or it is over."""
         session = self.live(session_id)
         if session is not None:
+            session.released_by = released_by
             self._end(session, self._clock.now_ms(), NORMAL)
         return session is not None
 
@@ -117,6 +123,7 @@ class Sessions:
             self._keep(Recording(name, session.app_key, session.session_id, session.started_ms, at_ms))
             session.recording = name
         session.ended_ms, session.state_code = at_ms, state_code
+        self.on_end(session)
 
 
 def _compact(ms: int) -> str:

@@ -11,6 +11,7 @@ from broker.emulator.registry import ModeName
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0)]
+Minutes = Annotated[float, Field(gt=0)]
 
 
 def _listed(value: object) -> object:
@@ -127,9 +128,23 @@ class EmulatorSettings(BaseModel):
     """5.2: the refusal of an A that owns ``axyb_x_per_a`` X already."""
 
     block_reply_s: Annotated[float, Field(gt=0)] = 5
-    """5.1: how long an app in X mode may take to say where a call goes."""
+    """5.1, 6.3, 6.6: how long an app may take to answer a question, or a push."""
     x_closed_state: int = 8017
     """8.1: how a call ends that the app does not want."""
+    push_again_min: Annotated[tuple[Minutes, ...], BeforeValidator(_listed)] = (1, 4, 9, 106, 203, 300)
+    """6.3: when a push without a 200 is sent again; as text: with commas between."""
+    push_again_from: Literal["first", "last"] = "first"
+    """6.3: what those minutes count from: the first push, or the one before."""
+    push_again_factor: Annotated[float, Field(gt=0, le=1)] = 1
+    """What those minutes are multiplied with: 0.001 makes five hours 18 seconds."""
+    most_pushes: Annotated[int, Field(ge=1)] = 200_000
+    """Pushes that wait to be sent, or to be sent again; what is told beyond that is given up at once."""
+    keep_told: Annotated[int, Field(ge=1)] = 200_000
+    """Rows kept of what apps were told."""
+    sms_has_content: bool = False
+    """6.6: whether notices of messages carry the content, which the platform has to be asked for."""
+    sp_id: Annotated[str, Field(min_length=1, max_length=32)] = "emulated"
+    """6.5: ``spId`` of all records."""
     keep_calls: Annotated[int, Field(ge=1)] = 10_000
     """Connected calls that are kept, live or over; beyond it the oldest is hung up and forgotten."""
     call_stop_modes: Annotated[tuple[ModeName, ...], BeforeValidator(_listed)] = tuple(ModeName)

@@ -11,24 +11,9 @@ from broker.emulator.mode import Connection, Dial, Terms
 from broker.emulator.options import MAX_CALL_MIN
 from broker.emulator.release import NO_BINDING, NO_VOICE_FILE, NORMAL
 from broker.emulator.settings import EmulatorSettings
-from broker.emulator.times import subscribe_time
 from broker.emulator.tones import ToneRule
 
 _USER_DATA_MAX: Final = 256
-
-
-def callin_event(session_id: str, dial: Dial) -> dict[str, Any]:
-    """Return the event that asks about a call."""
-    return {
-        "eventType": "callin",
-        "statusInfo": {
-            "sessionId": session_id,
-            "timestamp": subscribe_time(dial.now_ms),
-            "caller": dial.caller,
-            "called": dial.x,
-            "notifyMode": "Block",
-        },
-    }
 
 
 class X:

@@ -67,7 +67,7 @@ async def customer() -> AsyncIterator[Customer]:
 @contextlib.asynccontextmanager
 async def asking(state_dir: Path, url: str | None, *, block_reply_s: float = 60) -> AsyncIterator[Emulated]:
     """Run an emulator whose app is in X mode and is asked at ``url``."""
-    async with emulator(state_dir, app={"mode": "x", "events_url": url}, block_reply_s=block_reply_s) as emu:
+    async with emulator(state_dir, app={"mode": "x", "callin_url": url}, block_reply_s=block_reply_s) as emu:
         yield emu
 
 
@@ -243,5 +243,5 @@ async def test_the_address_is_restored(tmp_path: Path, customer: Customer) -> No
 @pytest.mark.parametrize("url", ["", "ftp://127.0.0.1/", "127.0.0.1", "http://", "http://" + "a" * 2_100])
 async def test_a_bad_address_is_refused(emu: Emulated, url: str) -> None:
     """An address is http or https and of bounded length."""
-    body = {"secret": SECRET, "mode": "x", "events_url": url}
+    body = {"secret": SECRET, "mode": "x", "callin_url": url}
     assert (await emu.ask("PUT", f"apps/{KEY}", body)).http == 422
