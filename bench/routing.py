@@ -13,9 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,8 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.figures import histogram, percentiles
+from bench.live_pairs import CAP, NUMBERS, POOLS, LivePairs
 from bench.machine import machine
-from broker.domain.ids import new_id
 from broker.embedded import Embedded
 from broker.flows.route import Connect, Router
 from broker.store import registry
@@ -37,30 +35,19 @@ from broker.store.database import Database
 from broker.store.migrate import migrate
 
 _MOST = 2_000_000
-_POOLS, _NUMBERS, _CAP = 20, 500, 500
-_SLICE = 20_000
 _STRANGERS = 0.1
 #: What the way to the database and back takes: the machine's part in the rest.
 _FLOOR = "empty statement"
 _VAULT = Vault((DataKey(1, bytes(32)),), bytes(32))
-_A, _B, _STRANGER = 13_000_000_000, 15_000_000_000, 18_000_000_000
-_COLUMNS = {
-    "line": ("pool_id", "id", "app_id", "x_id", "seat", "state", "direction", "calls", "ttl_s", "a_key", "b_key",
-             "confirmed_at", "expires_at", "a_sealed", "b_sealed", "subscription_id"),
-    "slot": ("pool_id", "x_id", "party_key", "counterpart_key", "until", "line_id"),
-    "binding": ("pool_id", "id", "app_id", "caller_id", "line_id", "state", "ttl_s", "created_at", "expires_at"),
-}  # fmt: skip
-_TTL_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """A loaded database: pair ``n`` of ``live`` is on a known X."""
+    """A loaded database."""
 
     db: Database
     router: Router
-    live: int
-    numbers: list[str]
+    pairs: LivePairs
 
     async def call(self, dice: random.Random) -> float:
         """Route one call and return its seconds.
@@ -68,16 +55,13 @@ class Books:
         Raises:
             RuntimeError: somebody else was reached than who should have been.
         """
-        n = dice.randrange(self.live)
+        n = dice.randrange(self.pairs.live)
         stranger = dice.random() < _STRANGERS
-        ends = [f"+86{_A + n}", f"+86{_B + n}"]
-        dice.shuffle(ends)
-        caller, callee = ends
+        caller, callee = dice.sample(self.pairs.ends(n), 2)
         if stranger:
-            caller = f"+86{_STRANGER + n}"
-        x = self.numbers[n % len(self.numbers)]
+            caller = self.pairs.stranger(n)
         began = time.perf_counter()
-        answer = await self.router.route(x, caller)
+        answer = await self.router.route(self.pairs.x(n), caller)
         took = time.perf_counter() - began
         right = (
             not isinstance(answer, Connect)
@@ -89,27 +73,8 @@ class Books:
         return took
 
 
-def _pairs(first: int, count: int, pools: list[int]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """The rows of lines, slots and bindings of live pairs."""
-    now = datetime.now(UTC)
-    # asyncpg's word for infinity.
-    ends, forever = now + timedelta(seconds=_TTL_S), datetime.max  # noqa: DTZ901
-    width = _POOLS * _NUMBERS
-    for n in range(first, first + count):
-        pool, x, line = pools[n % width // _NUMBERS], n % _NUMBERS, new_id()
-        a, b = f"+86{_A + n}", f"+86{_B + n}"
-        a_key, b_key = _VAULT.party_key(a), _VAULT.party_key(b)
-        yield (
-            (pool, line, 1, x, n // width, "active", "both", 1, _TTL_S, a_key, b_key, now, ends,
-             _VAULT.seal("line", "a", pool, line, a), _VAULT.seal("line", "b", pool, line, b), f"local-{line.hex}"),
-            (pool, x, a_key, b_key, forever, line),
-            (pool, x, b_key, a_key, forever, line),
-            (pool, line, 1, 1, line, "active", _TTL_S, now, ends),
-        )  # fmt: skip
-
-
-async def _load(dsn: str, live: int, progress: Progress) -> None:
-    """Migrate and fill a database, slice by slice."""
+async def _load(dsn: str, live: int, progress: Progress) -> LivePairs:
+    """Migrate and fill a database."""
     await migrate(dsn)
     admin = await asyncpg.connect(dsn)
     secret = _VAULT.seal("app", "secret", 0, "bench", "secret")
@@ -118,48 +83,32 @@ async def _load(dsn: str, live: int, progress: Progress) -> None:
         secret,
     )
     await admin.execute("INSERT INTO caller (app_id, name) VALUES (1, 'bench')")
-    rows = await admin.fetch(
-        "INSERT INTO pool (app_id, name, area_code) SELECT 1, 'pool-' || g, '0755'"
-        " FROM generate_series(1, $1::integer) AS g RETURNING id", _POOLS,
-    )  # fmt: skip
-    pools = [row["id"] for row in rows]
-    await admin.execute(
-        "INSERT INTO x_number (pool_id, x_id, number) SELECT p, x, '+86' || (17000000000 + p::bigint * 100000 + x)"
-        " FROM unnest($1::integer[]) AS p, generate_series(0, $2::integer - 1) AS x", pools, _NUMBERS,
-    )  # fmt: skip
-    task = progress.add_task(f"{live:,} bindings", total=live)
-    for first in range(0, live, _SLICE):
-        count = min(_SLICE, live - first)
-        lines, own, other, bindings = zip(*_pairs(first, count, pools), strict=True)
-        async with admin.transaction():
-            for table, records in (("line", lines), ("slot", own + other), ("binding", bindings)):
-                await admin.copy_records_to_table(table, records=records, columns=_COLUMNS[table], timeout=120)
-        progress.advance(task, count)
-    await admin.execute("VACUUM ANALYZE")
+    pairs = LivePairs(1, 1, _VAULT, live)
+    await pairs.load(admin, progress)
     await admin.close()
+    return pairs
 
 
-async def _open(dsn: str, live: int) -> Books:
+async def _open(dsn: str, pairs: LivePairs) -> Books:
     db = Database(dsn, connections=2, timeout_s=30)
     await db.open()
     books = await registry.load(db, _VAULT)
-    rows = await db.fetch("SELECT x.number FROM x_number AS x ORDER BY x.pool_id, x.x_id")
-    return Books(db, Router(db, _VAULT, lambda: books), live, [row["number"] for row in rows])
+    return Books(db, Router(db, _VAULT, lambda: books), pairs)
 
 
-async def _measure(dsns: dict[int, str], seconds: float) -> dict[str, Any]:
+async def _measure(loaded: list[tuple[str, LivePairs]], seconds: float) -> dict[str, Any]:
     """Ask the databases in turn for so long and return the latencies of each."""
-    books = [await _open(dsn, live) for live, dsn in dsns.items()]
+    books = [await _open(dsn, pairs) for dsn, pairs in loaded]
     dice = random.Random(1)
     for one in books:
         for _ in range(2000):
             await one.call(dice)
-    took: dict[int, list[float]] = {one.live: [] for one in books}
+    took: dict[int, list[float]] = {one.pairs.live: [] for one in books}
     floor: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for one in books:
-            took[one.live].append(await one.call(dice))
+            took[one.pairs.live].append(await one.call(dice))
         began = time.perf_counter()
         await books[0].db.fetch("SELECT 1")
         floor.append(time.perf_counter() - began)
@@ -172,9 +121,8 @@ async def _measure(dsns: dict[int, str], seconds: float) -> dict[str, Any]:
 async def _run(dsns: dict[int, str], seconds: float) -> dict[str, Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        for live, dsn in dsns.items():
-            await _load(dsn, live, progress)
-    return await _measure(dsns, seconds)
+        loaded = [(dsn, await _load(dsn, live, progress)) for live, dsn in dsns.items()]
+    return await _measure(loaded, seconds)
 
 
 async def _databases(dsn: str, lives: list[int]) -> dict[int, str]:
@@ -194,7 +142,7 @@ def main() -> None:
     parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not 1 <= options.few < options.live <= min(_MOST, _POOLS * _NUMBERS * _CAP):
+    if not 1 <= options.few < options.live <= min(_MOST, POOLS * NUMBERS * CAP):
         parser.error(f"--few and --live must be from 1 to {_MOST:,}, the few being fewer")
     where = machine(options.state_root)
     with tempfile.TemporaryDirectory(dir=options.state_root, prefix="bench-") as folder:

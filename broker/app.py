@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from uuid import UUID
@@ -168,7 +168,9 @@ class Worker:
         self._receiver = self._make_receiver()
         edge_app = self._receiver.application()
         add_health(edge_app, self._conditions)
-        await self._listen(edge_app, edge, runner_of=EdgeRunner, tls=tls_of(settings))
+        await self._listen(
+            edge_app, edge, runner_of=partial(EdgeRunner, take=self._receiver.take), tls=tls_of(settings)
+        )
 
     async def drain(self) -> None:
         """Stop listening, answer what was accepted, finish or hand over platform calls, close."""
@@ -436,7 +438,7 @@ class Worker:
         sock: socket.socket,
         door: Door | None = None,
         *,
-        runner_of: type[Runner] = Runner,
+        runner_of: Callable[..., Runner] = Runner,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         runner = runner_of(

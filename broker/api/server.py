@@ -156,7 +156,7 @@ class Runner(web.AppRunner):
     """Serves an application and answers as problems, too, what never reaches it: unreadable HTTP, odd expectations."""
 
     __slots__ = ("_door",)
-    protocol = Protocol
+    protocol: type[Protocol] = Protocol
 
     def __init__(self, app: web.Application, *, door: Door | None = None, **options: Any) -> None:
         """As AppRunner does; ``door`` turns requests away while there are too many."""
@@ -179,10 +179,14 @@ class Runner(web.AppRunner):
                 )
 
         # A compressed body is refused by its header; unpacking it, or failing to, is nothing to do before that.
-        options = {**server._kwargs, "auto_decompress": False, "door": self._door}  # noqa: SLF001 - as AppRunner makes it
+        options = {**server._kwargs, "auto_decompress": False, **self.protocol_options()}  # noqa: SLF001 - as AppRunner makes it
         served = _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
         served.protocol = self.protocol
         return served
+
+    def protocol_options(self) -> dict[str, Any]:
+        """Return what a connection of this listener needs beside aiohttp's own."""
+        return {"door": self._door}
 
 
 class _Server(web.Server):

@@ -15,21 +15,22 @@ import structlog
 from aiohttp import web
 
 from broker.domain.notice import PUSH_KINDS, CallEvent, Sms, Told, read
+from broker.edge.push import BODY_BYTES, Answer, Push
 from broker.errors import Unavailable
-from broker.flows.notices import Notices
+from broker.flows.notices import Notices, Whose
 from broker.flows.questions import DISCARD, Questions
 from broker.platform.huawei.push import Doubt, Signer, doubt_of_age, signed_at
 from broker.store.registry import App, Registry
 
 log = structlog.get_logger()
 
-#: 50 records of a push are about 75 KB, 100 numbers 8.
-BODY_BYTES: Final = 1024 * 1024
 _BODY_S: Final = 10.0
 #: A notification is pushed again up to five hours later; a question is asked while somebody waits.
 _NOTICE_AGE_S: Final = 6 * 3600.0
 _QUESTION_AGE_S: Final = 60.0
 _SKEW_S: Final = 300.0
+#: An answer is given after the question was committed, or after so long.
+_KEEP_S: Final = 0.1
 _RETRY_S: Final = 60
 
 
@@ -87,7 +88,7 @@ class Receiver:
         self._keeping: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
-        """Return what serves the listener."""
+        """Return what serves the listener where its connections do not."""
         app = web.Application(client_max_size=BODY_BYTES)
         app.router.add_post("/n/{app}/{kind}", self.receive)
         return app
@@ -97,41 +98,46 @@ class Receiver:
         await asyncio.gather(*self._keeping)
 
     async def receive(self, request: web.Request) -> web.Response:
+        """Take a push in that aiohttp has read."""
+        answer = await self.take(_Read(request))
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    async def take(self, push: Push) -> Answer:
         """Take one push in; whatever it is, the answer is one of ours."""
         began = time.perf_counter()
-        kind = request.match_info["kind"]
+        kind = push.kind if push.kind in PUSH_KINDS else "other"
         try:
-            response, outcome = await self._receive(request, kind)
+            answer, outcome = await self._take(push)
         except _Refused as refused:
-            response, outcome = web.Response(status=refused.status), refused.reason
-            log.info("push_refused", kind=kind if kind in PUSH_KINDS else "other", reason=outcome, peer=request.remote)
+            answer, outcome = Answer(refused.status), refused.reason
+            log.info("push_refused", kind=kind, reason=outcome, peer=push.peer)
         except Unavailable as error:
             # The platform pushes again.
-            response, outcome = web.Response(status=503, headers={"Retry-After": str(_RETRY_S)}), "not_kept"
+            answer, outcome = Answer(503, retry_s=_RETRY_S), "not_kept"
             log.warning("push_not_kept", kind=kind, code=error.code)
         except Exception:
             log.exception("push_broken", kind=kind)
-            response, outcome = web.Response(status=503, headers={"Retry-After": str(_RETRY_S)}), "broken"
-        self._counts.pushed(kind if kind in PUSH_KINDS else "other", outcome, time.perf_counter() - began)
-        return response
+            answer, outcome = Answer(503, retry_s=_RETRY_S), "broken"
+        self._counts.pushed(kind, outcome, time.perf_counter() - began)
+        return answer
 
-    async def _receive(self, request: web.Request, kind: str) -> tuple[web.Response, str]:
-        door = self._door(request.match_info["app"])
-        if door is None or kind not in PUSH_KINDS:
+    async def _take(self, push: Push) -> tuple[Answer, str]:
+        door = self._door(push.app)
+        if door is None or push.kind not in PUSH_KINDS:
             raise _Refused(404, "unknown_app" if door is None else "unknown_kind")
-        if not door.admits(request.remote):
+        if not door.admits(push.peer):
             raise _Refused(403, "address")
-        at = signed_at(request.headers, door.signer)
+        at = signed_at(push.headers, door.signer)
         if isinstance(at, Doubt):
             raise _Refused(401, at.value)
         self._check_age(at, _NOTICE_AGE_S)
-        told = read(await _body(request), at)
+        told = read(await push.body(), at)
         question = _question(told)
         if question is None:
             await self._notices.keep(door.app.id, told, at)
             unreadable = any(one.notice is None for one in told)
             # Who waits at that address for an answer hears one, whatever was asked.
-            reply = DISCARD if unreadable and kind == "sms-control" else None
+            reply = DISCARD if unreadable and push.kind == "sms-control" else None
             return _answer(reply), "unreadable" if unreadable else "kept"
         self._check_age(at, _QUESTION_AGE_S)
         return await self._answered(door.app, told, question, at)
@@ -143,18 +149,22 @@ class Receiver:
 
     async def _answered(
         self, app: App, told: list[Told], question: CallEvent | Sms, at: datetime
-    ) -> tuple[web.Response, str]:
-        """Answer at once; what was asked is kept beside that, for who asked waits with somebody on the line."""
-        keeping = asyncio.create_task(self._keep(app, told, at), name="keep a question")
+    ) -> tuple[Answer, str]:
+        """Look up and keep at the same time; somebody is on the line, so the latter is not waited for for long."""
+        whose = Whose()
+        keeping = asyncio.create_task(self._keep(app, told, at, whose), name="keep a question")
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
-        reply, word = await self._questions.answer(app, question)
-        self._counts.asked(question.kind, word)
-        return _answer(reply), "answered"
+        reply = await self._questions.answer(app, question)
+        whose.found = reply.found
+        self._counts.asked(question.kind, reply.word)
+        if not keeping.done():
+            await asyncio.wait((keeping,), timeout=_KEEP_S)
+        return _answer(reply.body), "answered"
 
-    async def _keep(self, app: App, told: list[Told], at: datetime) -> None:
+    async def _keep(self, app: App, told: list[Told], at: datetime, whose: Whose) -> None:
         try:
-            await self._notices.keep(app.id, told, at)
+            await self._notices.keep(app.id, told, at, whose)
         except Unavailable as error:
             log.warning("question_not_kept", app=app.name, code=error.code)
 
@@ -170,18 +180,29 @@ def _door_of(app: App) -> _Door:
     return _Door(app, Signer(app.app_key, app.accepted_secrets, app.push_wsse), networks)
 
 
-async def _body(request: web.Request) -> bytes:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Refused(415, "compressed")
-    if (request.content_length or 0) > BODY_BYTES:
-        raise _Refused(413, "oversized")
-    try:
-        async with asyncio.timeout(_BODY_S):
-            return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise _Refused(413, "oversized") from None
-    except TimeoutError:
-        raise _Refused(408, "slow") from None
+class _Read:
+    """A push that aiohttp has read."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.app = request.match_info["app"]
+        self.kind = request.match_info["kind"]
+        self.headers = request.headers
+        self.peer = request.remote
+
+    async def body(self) -> bytes:
+        request = self._request
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _Refused(415, "compressed")
+        if (request.content_length or 0) > BODY_BYTES:
+            raise _Refused(413, "oversized")
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise _Refused(413, "oversized") from None
+        except TimeoutError:
+            raise _Refused(408, "slow") from None
 
 
 def _question(told: list[Told]) -> CallEvent | Sms | None:
@@ -190,7 +211,5 @@ def _question(told: list[Told]) -> CallEvent | Sms | None:
     return notice if isinstance(notice, CallEvent | Sms) and notice.question else None
 
 
-def _answer(body: Mapping[str, Any] | None = None) -> web.Response:
-    if body is None:
-        return web.Response()
-    return web.Response(body=orjson.dumps(body), content_type="application/json", charset="UTF-8")
+def _answer(body: Mapping[str, Any] | None) -> Answer:
+    return Answer() if body is None else Answer(body=orjson.dumps(body))

@@ -36,15 +36,18 @@ class Batcher(Generic[T, R]):
         in_flight: int = 2,
         queue_limit: int = 20_000,
         distinct: Callable[[T], Hashable] | None = None,
+        patient: bool = True,
     ) -> None:
-        """Describe the statement; nothing runs before the first submit."""
+        """Describe the statement; nothing runs before the first submit. ``patient``: as of the pace."""
         self._name = name
         self._run = run
         self._size = size
         self._queue_limit = queue_limit
         self._distinct = distinct
         self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._pace = Pace(f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight)
+        self._pace = Pace(
+            f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight, patient=patient
+        )
         self.batches = 0
         self.items = 0
 

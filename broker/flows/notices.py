@@ -7,29 +7,39 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from uuid import UUID
 
 import structlog
 
+from broker.clock import boottime
 from broker.domain.notice import Notice, NumberStatus, Told, read
 from broker.flows.attribution import Attribution
 from broker.flows.batching import Batcher
 from broker.flows.number_status import apply_number_status
 from broker.flows.projection import item_of, notice_id
+from broker.flows.share import Share
 from broker.store import inbox
 from broker.store.crypto import SealBroken, Vault
 from broker.store.database import Database, DatabaseAway
-from broker.store.inbox import Arrived
+from broker.store.inbox import Arrived, Found
 from broker.store.registry import Registry
 
 log = structlog.get_logger()
 
 _SLICE = 200
-#: Beyond this many that wait here, others take them up from the database.
-_MOST_WAITING = 20_000
-#: After this long whoever looks takes a notification up: its receiver has died, or is too busy.
+#: Beyond this many that wait here, they are taken up from the database, by whoever finds the time.
+_MOST_WAITING = 5000
+#: After this long whoever looks takes a notification up: its receiver has died, or is too busy. The more wait for their
+#: receiver, the more time it has.
 _LEASE_S = 10.0
+_A_SECOND = 250
+
+
+@dataclass(slots=True)
+class Whose:
+    """Whose line a question is about, known once it has been answered."""
+
+    found: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class _Pending:
     id: UUID
     app_id: int
     notice: Notice
+    whose: Whose | None = None
 
 
 class Notices:
@@ -53,10 +64,13 @@ class Notices:
         self._vault = vault
         self._registry = registry
         self._attribution = Attribution(db, vault, registry)
-        self._keeping: Batcher[Arrived, bool] = Batcher(
-            "keep_notices", partial(inbox.keep, db, lease_s=_LEASE_S), size=_SLICE, queue_limit=10_000
+        self._keeping: Batcher[Arrived, bool] = Batcher("keep_notices", self._commit, size=_SLICE, queue_limit=10_000)
+        # Somebody is on the line: these wait for no company.
+        self._keeping_questions: Batcher[Arrived, bool] = Batcher(
+            "keep_questions", self._commit, size=_SLICE, queue_limit=10_000, patient=False
         )
         self._waiting: deque[_Pending] = deque()
+        self._share = Share(_SLICE, boottime())
         self._woken = asyncio.Event()
         self._ahead = timedelta()
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -74,33 +88,39 @@ class Notices:
         self._ahead = now - datetime.now(UTC)
         return False
 
-    async def keep(self, app_id: int, told: Sequence[Told], signed_at: datetime) -> None:
-        """Commit what a notification tells of; its effects follow.
+    async def keep(self, app_id: int, told: Sequence[Told], signed_at: datetime, whose: Whose | None = None) -> None:
+        """Commit what a notification tells of; its effects follow. ``whose``: it is a question.
 
         Raises:
             Unavailable: too many wait for the database.
             DatabaseAway: it did not answer; whether anything is kept is unknown.
         """
         arrived = [self._arrived(app_id, one, signed_at) for one in told]
-        for one, row, new in zip(told, arrived, await self._kept(arrived), strict=True):
+        for one, row, new in zip(told, arrived, await self._kept(arrived, at_once=whose is not None), strict=True):
             self.counts[row.kind, "kept" if new else "repeated"] += 1
             if one.notice is not None and new:
                 self._note_foreign(app_id, one.notice)
+                self._share.came(1)
                 if len(self._waiting) < _MOST_WAITING:
-                    self._waiting.append(_Pending(row.at, row.id, app_id, one.notice))
+                    self._waiting.append(_Pending(row.at, row.id, app_id, one.notice, whose))
         self._woken.set()
 
     async def turn(self) -> bool:
         """Project what has been received here; waits until there is something. True: there is more."""
         await self._woken.wait()
-        batch = [self._waiting.popleft() for _ in range(min(_SLICE, len(self._waiting)))]
+        began = boottime()
+        batch = [self._waiting.popleft() for _ in range(min(self._share.size, len(self._waiting)))]
         if not self._waiting:
             self._woken.clear()
         await self._project(batch)
+        now = boottime()
+        pause_s = self._share.pause_s(len(batch), now - began, len(self._waiting), now)
+        if pause_s:
+            await asyncio.sleep(pause_s)
         return bool(self._waiting)
 
     async def rescue(self) -> bool:
-        """Project what nobody has brought to its end. True: there may be more."""
+        """Project what nobody has brought to its end. True: there may be more, and time for it."""
         due = await inbox.claim_due(self._db, limit=_SLICE, lease_s=_LEASE_S)
         pending: list[_Pending] = []
         for one in due:
@@ -120,7 +140,7 @@ class Notices:
                 await self.keep(one.app_id, told, one.at)
                 await inbox.settle(self._db, one.at, one.id)
         await self._project(pending)
-        return len(due) == _SLICE
+        return len(due) == _SLICE and not self._share.crowded
 
     def _arrived(self, app_id: int, told: Told, signed_at: datetime) -> Arrived:
         notice = told.notice
@@ -130,8 +150,14 @@ class Notices:
         sealed = self._vault.seal("inbox", "raw", 0, row_id, told.raw.decode("latin-1"))
         return Arrived(at, row_id, app_id, notice.kind if notice is not None else "unreadable", sealed)
 
-    async def _kept(self, arrived: Sequence[Arrived]) -> list[bool]:
-        return list(await asyncio.gather(*(self._keeping.enqueue(row) for row in arrived)))
+    async def _kept(self, arrived: Sequence[Arrived], *, at_once: bool = False) -> list[bool]:
+        batcher = self._keeping_questions if at_once else self._keeping
+        if len(arrived) == 1:
+            return [await batcher.enqueue(arrived[0])]
+        return list(await asyncio.gather(*(batcher.enqueue(row) for row in arrived)))
+
+    async def _commit(self, arrived: Sequence[Arrived]) -> list[bool]:
+        return await inbox.keep(self._db, arrived, lease_s=_LEASE_S + len(self._waiting) / _A_SECOND)
 
     def _note_foreign(self, app_id: int, notice: Notice) -> None:
         if notice.x is None:
@@ -156,10 +182,14 @@ class Notices:
                     await self._take_status(one, one.notice)
             entered = [(one, one.notice) for one in batch if not isinstance(one.notice, NumberStatus)]
             if entered:
-                found = await self._attribution.find([(one.app_id, notice) for one, notice in entered])
+                known = [one.whose.found if one.whose is not None else None for one, _ in entered]
+                sought = [
+                    (one.app_id, notice) for (one, notice), found in zip(entered, known, strict=True) if not found
+                ]
+                others = iter(await self._attribution.find(sought))
                 items = [
-                    item_of(self._vault, one.app_id, one.id, notice, whose)
-                    for (one, notice), whose in zip(entered, found, strict=True)
+                    item_of(self._vault, one.app_id, one.id, notice, found or next(others))
+                    for (one, notice), found in zip(entered, known, strict=True)
                 ]
                 self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
         except DatabaseAway:

@@ -30,8 +30,13 @@ class Pace:
         *,
         size: int,
         in_flight: int,
+        patient: bool = True,
     ) -> None:
-        """``begin()`` takes a batch off the queue and returns its work; None = nothing of it may run now."""
+        """``begin()`` takes a batch off the queue and returns its work; None = nothing of it may run now.
+
+        Not ``patient``: a batch begins whenever one may, in a crowd too.
+        """
+        self._patient = patient
         self._name = name
         self._begin = begin
         self._waiting = waiting
@@ -69,7 +74,7 @@ class Pace:
 
     def _pause_s(self) -> float:
         waiting = self._waiting()
-        if not self._crowded:
+        if not (self._patient and self._crowded):
             return 0.0
         if self._tasks:
             return PATIENCE_S if waiting < self._size else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -15,6 +15,8 @@ from broker.domain.reach import Reached
 from broker.errors import Unavailable
 from broker.flows.reach import Books, Question, ask
 from broker.flows.route import Connect, Router, spot_in
+from broker.store.crypto import SealBroken
+from broker.store.inbox import Found
 from broker.store.registry import App, Registry
 
 log = structlog.get_logger()
@@ -23,7 +25,13 @@ log = structlog.get_logger()
 DISCARD: Final[dict[str, Any]] = {"actions": [{"operation": "DiscardMessage"}]}
 _LONGEST_MIN: Final = 1440
 
-Reply = tuple[dict[str, Any], str]
+
+class Reply(NamedTuple):
+    """The body of an answer, in a word what it says, and whose line it names."""
+
+    body: dict[str, Any]
+    word: str
+    found: Found | None = None
 
 
 class Questions:
@@ -37,36 +45,38 @@ class Questions:
         self._timeout_s = timeout_s
 
     async def answer(self, app: App, question: CallEvent | Sms) -> Reply:
-        """Return the body of the reply, and in a word what it says."""
+        """Return what to say."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await (
                     self._call(app, question) if isinstance(question, CallEvent) else self._sms(app, question)
                 )
-        except (TimeoutError, Unavailable) as error:
+        except (TimeoutError, Unavailable, SealBroken) as error:
             log.warning("question_unanswered", app=app.name, kind=question.kind, error=type(error).__name__)
-        return (_closed(app) if isinstance(question, CallEvent) else DISCARD), "no_answer"
+        return Reply(_closed(app) if isinstance(question, CallEvent) else DISCARD, "no_answer")
 
     async def _call(self, app: App, event: CallEvent) -> Reply:
         if not self._is_of(app, event.x):
-            return _closed(app), "foreign_number"
+            return Reply(_closed(app), "foreign_number")
         caller = event.caller if event.caller is not None and is_e164(event.caller) else ""
         found = await self._router.route(event.x or "", caller)
         if not isinstance(found, Connect):
-            return _closed(app), found.why.value
-        return {"operation": "connect", "connectInfo": [_connected(found)]}, "connect"
+            return Reply(_closed(app), found.why.value)
+        whose = Found(found.pool_id, found.line_id, "route", found.bindings)
+        return Reply({"operation": "connect", "connectInfo": [_connected(found)]}, "connect", whose)
 
     async def _sms(self, app: App, sms: Sms) -> Reply:
         spot = spot_in(self._registry(), sms.x)
         if spot is None or not self._is_of(app, sms.x) or not is_e164(sms.sender):
-            return DISCARD, "foreign_number"
+            return Reply(DISCARD, "foreign_number")
         found = await ask(self._books.db, self._books.vault, Question(spot, PhoneNumber(sms.sender)))
         if not isinstance(found, Reached):
-            return DISCARD, found.value
+            return Reply(DISCARD, found.value)
+        whose = Found(found.line.pool_id, found.line.line_id, "route", found.line.bindings)
         if not app.sms or CallOptions.from_text(found.line.options).sms is False:
-            return DISCARD, "sms_off"
+            return Reply(DISCARD, "sms_off", whose)
         message = {"called": found.party.reveal(), "calling": sms.sender}
-        return {"actions": [{"operation": "vNumberRoute", "message": message}]}, "forward"
+        return Reply({"actions": [{"operation": "vNumberRoute", "message": message}]}, "forward", whose)
 
     def _is_of(self, app: App, x: str | None) -> bool:
         registry = self._registry()

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 from uuid import UUID
 
 from broker.domain.options import CallOptions
 from broker.domain.phone import PhoneNumber
 from broker.domain.reach import WORDS, Behind, Reached, Why, state_code, who
+from broker.flows.batching import Batcher
 from broker.store.crypto import Vault
 from broker.store.database import Database
-from broker.store.reach import By, Spot, behind
+from broker.store.reach import By, Call, Spot, behind_all
 from broker.store.registry import Registry
+
+#: Calls in one look, and looks at a time.
+_SLICE: Final = 50
+_IN_FLIGHT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +57,24 @@ class Router:
 
     def __init__(self, db: Database, vault: Vault, registry: Callable[[], Registry]) -> None:
         """``registry`` returns the newest configuration."""
-        self._db = db
-        self._vault = vault
         self._registry = registry
+        # What is asked while a look runs shares the next one; somebody is on the line, so nothing waits for company.
+        self._looking: Batcher[Call, list[Behind]] = Batcher(
+            "route", partial(behind_all, db, vault), size=_SLICE, in_flight=_IN_FLIGHT, queue_limit=2000, patient=False
+        )
 
     async def route(self, x: str, caller: str) -> Connect | Refused:
         """Return what becomes of a call to ``x`` by ``caller`` ("" = withheld), by one look into the database.
 
         Raises:
+            Unavailable: too many wait for it.
             DatabaseAway: it does not answer.
         """
         spot = spot_in(self._registry(), x)
         if spot is None or spot.mode != "x":
             return _refused(Why.NO_SUCH_X)
         by = By.WHOLE if spot.routing == "one" else By.PAIR
-        lines = await behind(self._db, self._vault, spot, by, caller)
+        lines = await self._looking.submit(Call(by, spot.pool_id, spot.x_id, caller))
         found = one_of(lines, caller, spot, by)
         return _refused(found) if isinstance(found, Why) else _connect(found, x, caller)
 

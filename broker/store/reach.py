@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -41,6 +41,16 @@ class Spot:
     shadow_changed_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that is coming in through an X of mode X; ``by`` is ``PAIR`` or ``WHOLE``."""
+
+    by: By
+    pool_id: int
+    x_id: int
+    caller: str = field(repr=False)
+
+
 async def behind(
     db: Database, vault: Vault, spot: Spot, by: By, caller: str, *, extension: int = 0, at: datetime | None = None
 ) -> list[Behind]:
@@ -48,26 +58,42 @@ async def behind(
     rows = await db.fetch(
         statements("reach")["behind"], at, by.value, spot.pool_id, spot.x_id, extension, vault.party_key(caller)
     )
-    return [
-        Behind(
-            pool_id=row["pool_id"],
-            line_id=row["line_id"],
-            # At a past moment it was bound, whatever it is now.
-            state=row["state"] if at is None else "",
-            direction=row["direction"],
-            a=_opened(row, "a", vault),
-            b=_opened(row, "b", vault) if row["b_sealed"] is not None else None,
-            callee=_opened(row, "callee", vault) if row["callee_sealed"] is not None and at is None else None,
-            callee_user_data=row["callee_user_data"],
-            options=row["options"],
-            over=row["over"],
-            live=row["live"],
-            ended=row["why"],
-            bindings=tuple(row["bindings"] or ()),
-            user_data=tuple(row["user_data"] or ()),
-        )
-        for row in rows
-    ]
+    return [_behind(row, vault, now=at is None) for row in rows]
+
+
+async def behind_all(db: Database, vault: Vault, calls: Sequence[Call]) -> list[list[Behind]]:
+    """Return for each call the lines that may decide about it now."""
+    rows = await db.fetch(
+        statements("reach")["behind_all"],
+        [call.by.value for call in calls],
+        [call.pool_id for call in calls],
+        [call.x_id for call in calls],
+        [vault.party_key(call.caller) for call in calls],
+    )
+    found: list[list[Behind]] = [[] for _ in calls]
+    for row in rows:
+        found[row["ord"] - 1].append(_behind(row, vault, now=True))
+    return found
+
+
+def _behind(row: asyncpg.Record, vault: Vault, *, now: bool) -> Behind:
+    return Behind(
+        pool_id=row["pool_id"],
+        line_id=row["line_id"],
+        # At a past moment it was bound, whatever it is now.
+        state=row["state"] if now else "",
+        direction=row["direction"],
+        a=_opened(row, "a", vault),
+        b=_opened(row, "b", vault) if row["b_sealed"] is not None else None,
+        callee=_opened(row, "callee", vault) if row["callee_sealed"] is not None and now else None,
+        callee_user_data=row["callee_user_data"],
+        options=row["options"],
+        over=row["over"],
+        live=row["live"],
+        ended=row["why"],
+        bindings=tuple(row["bindings"] or ()),
+        user_data=tuple(row["user_data"] or ()),
+    )
 
 
 async def behind_y(db: Database, vault: Vault, spot: Spot, caller: str, *, at: datetime | None = None) -> list[Behind]:

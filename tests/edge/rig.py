@@ -219,7 +219,7 @@ async def edge_on(database_url: str) -> AsyncIterator[Edge]:
         edge = Edge(shop, http, database_url)
         await edge.configure("UPDATE app SET secret_sealed = $1", VAULT.seal("app", "secret", 0, "shop", SECRET))
         await edge.notices.look()
-        runner = EdgeRunner(edge.served.application(), access_log=None, shutdown_timeout=1)
+        runner = EdgeRunner(edge.served.application(), take=edge.served.take, access_log=None, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         edge.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

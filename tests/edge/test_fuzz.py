@@ -1,6 +1,7 @@
 """Whatever is sent to the listener is answered by one of a few statuses, and what is signed and not too long is kept.
 
-``TEST_FUZZ_S`` (10) seconds for each of the two kinds: bodies made of the contract's fields, and bytes of any kind.
+``TEST_FUZZ_S`` (5) seconds for each of three kinds: bodies by the contract's tables, bodies mangled byte by byte, and
+whole requests mangled, in two pieces.
 """
 
 from __future__ import annotations
@@ -9,112 +10,69 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from broker.domain.notice import PUSH_KINDS
-from tests.edge.rig import Edge, event, fee, fees, headers, message
-from tests.store.pairs import A, B
+from tests.edge.rig import Edge
+from tests.edge.strategies import TOLD, bodies, mangled, signatures, wires
 
 #: The service's own dice are thrown in another thread while hypothesis draws.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-FUZZ_S = float(os.environ.get("TEST_FUZZ_S", "10"))
-
-_SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=40),
-    st.sampled_from([
-        "", " ", "\x00", "0", "1", "true", "Block", "Notify", "callin", "disconnect", "fee", "numStatus", "10", A, B,
-        "2026-11-22 10:00:00", "2026-11-22T10:00:00.000Z", "0001-01-01 00:00:00", "9999-12-31 23:59:59+14:00",
-        "f" * 32 + ".1", "+86" + "9" * 60, "1200_1_0_20261399999999@n",
-    ]),
-)  # fmt: skip
-_VALUES = st.recursive(
-    _SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-_FIELDS = st.dictionaries(
-    st.sampled_from([
-        "sessionId", "timestamp", "caller", "called", "stateCode", "userData", "subscriptionId", "notifyMode",
-        "digitInfo", "icid", "bindNum", "callInTime", "callEndTime", "fwdAnswerTime", "ulFailReason", "fwdUnaswRsn",
-        "recordFlag", "recordObjectName", "direction", "extendNum", "smsIdentifier", "notificationMode", "calling",
-        "virtualNumber", "timeStamp", "smsContent", "sendResult", "extInfo", "number", "status", "cause", "callerNum",
-        "fwdDstNum",
-    ]),
-    _VALUES,
-    max_size=8,
-)  # fmt: skip
-_BASES = st.sampled_from([
-    event("callin", "s", caller=A, called=B), event("disconnect", "s", stateCode=0), fees(fee("s"), fee("t")),
-    message("+8610000100000", A), message("+8610000100000", A, mode="Block"),
-    {"eventType": "numStatus", "numInfo": [{"number": "+8610000100000", "status": "5", "cause": "1"}]},
-])  # fmt: skip
+FUZZ_S = float(os.environ.get("TEST_FUZZ_S", "5"))
+_STATUSES = {200, 400, 401, 404, 405, 408, 413, 415, 417}
+_SILENCE_S = 0.2
+_HEAD = b"HTTP/1."
 
 
-@st.composite
-def _told(draw: st.DrawFn) -> Any:
-    """A body of the contract's, some fields of it replaced."""
-    body = orjson.loads(orjson.dumps(draw(_BASES)))
-    for name in ("statusInfo", "smsEvent"):
-        if name in body:
-            body[name] |= draw(_FIELDS)
-    for name in ("feeLst", "numInfo"):
-        if name in body:
-            body[name][0] |= draw(_FIELDS)
-    if draw(st.integers(0, 3)) == 0:
-        body[draw(st.sampled_from(["eventType", "statusInfo", "feeLst", "smsEvent", "numInfo", "appKey"]))] = draw(
-            _VALUES
-        )
-    return body
+@contextmanager
+def _all_caught(edge: Edge) -> Iterator[None]:
+    """Nothing escapes a task or a callback, and no push is broken by us."""
+    escaped: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: escaped.append(context))
+    yield
+    loop.set_exception_handler(None)
+    assert escaped == []
+    assert not [outcome for _, outcome in edge.counts.pushes if outcome in {"broken", "not_kept"}]
 
 
-@st.composite
-def _mangled(draw: st.DrawFn) -> bytes:
-    """Bytes: of a body, with some of them replaced, cut out or put in."""
-    body = bytearray(orjson.dumps(draw(_BASES)))
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(body)))
-        body[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
-    return bytes(body)
-
-
-_SIGNED = st.one_of(
-    st.none(),
-    st.fixed_dictionaries({}, optional={
-        "X-AKSK": st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=200),
-        "X-WSSE": st.sampled_from(["", 'UsernameToken Username="key"', headers(scheme="wsse")["X-WSSE"]]),
-        "Content-Encoding": st.sampled_from(["gzip", "identity", "br"]),
-    }),
-)  # fmt: skip
-
-
-async def _fuzzed(edge: Edge, bodies: st.SearchStrategy[Any]) -> None:
-    """Send such bodies for so long, and see that nothing is lost of what is answered 200."""
-    loop, ends, taken = asyncio.get_running_loop(), time.monotonic() + FUZZ_S, 0
+async def _fuzzed(
+    edge: Edge, drawn: st.SearchStrategy[Any], send: Callable[[Any], Awaitable[int]], seconds: float = FUZZ_S
+) -> Counter[int]:
+    """Send what is drawn for so long; return the answers' statuses, and see that nothing is left undone."""
+    loop, ends, answers = asyncio.get_running_loop(), time.monotonic() + seconds, Counter[int]()
 
     @settings(
-        max_examples=1_000_000, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+        max_examples=10_000_000, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
     )
-    @given(bodies, st.sampled_from(PUSH_KINDS), _SIGNED)
-    def send(body: Any, kind: str, signed: dict[str, str] | None) -> None:
-        nonlocal taken
+    @given(drawn)
+    def one(what: Any) -> None:
         if time.monotonic() > ends:
             raise _Enough
-        sent = body if isinstance(body, bytes) else orjson.dumps(body)
-        status, _ = asyncio.run_coroutine_threadsafe(edge.push(kind, sent, signed=signed), loop).result(30)
-        assert status in {200, 400, 401, 413, 415}, status
-        taken += signed is None and status == 200
+        status = asyncio.run_coroutine_threadsafe(_status(send, what), loop).result(60)
+        assert status in _STATUSES or not status, status
+        answers[status] += 1
 
-    with contextlib.suppress(_Enough):
-        await asyncio.to_thread(send)
-    await edge.settled()
-    assert taken > 50
-    assert not [outcome for _, outcome in edge.counts.pushes if outcome in {"broken", "not_kept"}]
+    with _all_caught(edge):
+        with contextlib.suppress(_Enough):
+            await asyncio.to_thread(one)
+        await edge.settled()
     assert await edge.shop.value("SELECT count(*) FROM inbox WHERE state NOT IN ('done', 'unreadable')") == 0
+    return answers
+
+
+async def _status(send: Callable[[Any], Awaitable[int]], what: Any) -> int:
+    return await send(what)
 
 
 class _Enough(BaseException):
@@ -122,12 +80,82 @@ class _Enough(BaseException):
 
 
 async def test_bodies_of_the_contract(edge: Edge) -> None:
-    """Fields of any value in the places of the contract's."""
+    """Every kind, questions among them, in both schemes, with fields of any value in the places of the contract's."""
     await edge.configure("UPDATE app SET mode = 'x'")
     await edge.pairs.active()
-    await _fuzzed(edge, _told())
+
+    async def send(what: tuple[tuple[str, Any], CIMultiDict[str]]) -> int:
+        (kind, body), signed = what
+        status, _ = await edge.push(kind, body, signed=signed)
+        return status
+
+    answers = Counter[int]()
+    for what in TOLD:
+        answers += await _fuzzed(edge, st.tuples(bodies(what), signatures()), send, FUZZ_S / len(TOLD))
+    assert answers[200] > answers[401] > 0
+    assert {kind for kind, _ in await edge.inbox()} == {"event", "cdr", "sms", "status", "unreadable"}
+    assert {kind for kind, _ in edge.counts.questions} == {"event", "sms"}
+    assert {("event", "connect"), ("sms", "forward")} <= set(edge.counts.questions)
 
 
 async def test_bytes(edge: Edge) -> None:
     """Bodies mangled byte by byte, and none at all."""
-    await _fuzzed(edge, _mangled() | st.binary(max_size=60))
+
+    async def send(what: tuple[str, bytes]) -> int:
+        status, _ = await edge.push(*what)
+        return status
+
+    packed = bodies().map(lambda told: orjson.dumps(told[1]))
+    answers = await _fuzzed(
+        edge, st.tuples(st.sampled_from(PUSH_KINDS), mangled(packed) | st.binary(max_size=60)), send
+    )
+    assert set(answers) == {200}
+
+
+async def test_requests(edge: Edge) -> None:
+    """Heads and bodies mangled byte by byte, in two pieces, on connections that stay: answered, or hung up on."""
+    address = urlsplit(edge.url)
+    wire = _Wire(address.hostname or "", address.port or 0)
+    answers = await _fuzzed(edge, st.tuples(wires() | mangled(wires()), st.floats(0, 1)), wire.send)
+    await wire.close()
+    assert answers[200] > 0
+    assert answers[400] > 0
+
+
+class _Wire:
+    """A connection that is kept until it is silent or gone."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, what: tuple[bytes, float]) -> int:
+        """Send bytes in two pieces; return the status of the answer, 0 = there is none."""
+        data, share = what
+        at = int(len(data) * share)
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._streams
+        writer.write(data[:at])
+        await asyncio.sleep(0)
+        writer.write(data[at:])
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(_HEAD) and b"\r\nConnection: close" not in head and data.count(b"HTTP/1.1") == 1:
+                    lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+                    await reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)
+                    return int(head[9:12])
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            head = b""
+        await self.close()
+        return int(head[9:12]) if head.startswith(_HEAD) else 0
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._streams is not None:
+            self._streams[1].close()
+            with contextlib.suppress(OSError):
+                await self._streams[1].wait_closed()
+            self._streams = None

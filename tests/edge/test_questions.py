@@ -47,7 +47,7 @@ async def test_connected_with_every_field(exchange: Edge) -> None:
         ],
     }  # fmt: skip
     (call,) = await eventually(lambda: exchange.rows("call"), "the question has become a call")
-    assert (call["line_id"], call["found_by"]) == (claim.line_id, "history")
+    assert (call["line_id"], call["found_by"]) == (claim.line_id, "route")
     assert exchange.counts.questions == {("event", "connect"): 1}
 
 

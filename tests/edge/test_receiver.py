@@ -240,7 +240,8 @@ async def test_over_tls(edge: Edge, tmp_path: Path) -> None:
     """With a certificate the listener speaks TLS, and nothing else."""
     cert, key = _certified(tmp_path)
     tls = tls_of(_PLAIN.model_copy(update={"edge_tls_cert": cert, "edge_tls_key": key}))
-    runner = EdgeRunner(edge.receiver().application(), access_log=None, shutdown_timeout=1)
+    receiver = edge.receiver()
+    runner = EdgeRunner(receiver.application(), take=receiver.take, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     host, port = runner.addresses[0]

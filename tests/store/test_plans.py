@@ -206,6 +206,9 @@ async def _reach(shop: Shop, _start: int) -> None:
         for at in (None, datetime.now(UTC)):
             await shop.db.fetch(sql["behind"], at, by.value, pool, 0, 7, 10_000_000)
         await shop.db.fetch(sql["was_behind"], ago, by.value, "+861", 8, 10_000_007)
+    half = [10_000_000 + 200 * n for n in range(_BATCH // 2)] * 2
+    ways = ["pair", "whole"] * (_BATCH // 2)
+    await shop.db.fetch(sql["behind_all"], ways, [pool] * _BATCH, [0] * _BATCH, half)
 
 
 async def _claim(shop: Shop, _start: int) -> None:

@@ -5,6 +5,11 @@ SELECT pool_id, line_id, state, direction, a_sealed, b_sealed, callee_sealed, ca
        bindings, user_data
 FROM behind($1, $2, $3, $4, $5, $6);
 
+-- name: behind_all
+SELECT ord, pool_id, line_id, state, direction, a_sealed, b_sealed, callee_sealed, callee_user_data, options, over, live, why,
+       bindings, user_data
+FROM behind_all($1, $2, $3, $4);
+
 -- name: behind_y
 SELECT y.pool_id, y.line_id, y.state, y.direction, y.a_sealed, y.over, y.peer_id, y.b_sealed, y.binding_id
 FROM behind_y($1, (SELECT p.app_id FROM pool AS p WHERE p.id = $2), $3, $4) AS y;

@@ -1,0 +1,113 @@
+"""Pushes as bytes: whole ones are answered from the connection, others by the framework, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+from multidict import CIMultiDict
+
+from broker.edge.push import begun, whole
+from tests.edge.rig import SECRET, Edge, event, headers, session_id
+from tests.edge.strategies import as_bytes
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def _push(session: str, *, key: str = "key", secret: str = SECRET) -> bytes:
+    return as_bytes("events", CIMultiDict(headers(key=key, secret=secret)), orjson.dumps(event("answer", session)))
+
+
+@pytest.fixture
+async def wire(edge: Edge) -> AsyncIterator[Streams]:
+    """A connection to the listener."""
+    address = urlsplit(edge.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    yield reader, writer
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _status(wire: Streams) -> int:
+    async with asyncio.timeout(30):
+        head = await wire[0].readuntil(b"\r\n\r\n")
+    assert b"\r\nContent-Length: 0\r\n" in head
+    return int(head[9:12])
+
+
+async def test_what_comes_whole_is_read_here() -> None:
+    """A plain push is; one with anything odd about it, or with more behind it, is left to the framework."""
+    sent = _push(session_id())
+    push = whole(sent, "10.0.0.1")
+    assert push is not None
+    assert (push.app, push.kind, list(push.headers), push.peer) == ("shop", "events", ["X-AKSK"], "10.0.0.1")
+    assert orjson.loads(await push.body())["eventType"] == "answer"
+    for odd in (
+        sent[:-1], sent + b"P", sent.replace(b"POST", b"PUT"), sent.replace(b"/n/shop", b"/n/sh%6fp"),
+        sent.replace(b"Host:", b"Host :"), sent.replace(b"Host", b"Transfer-Encoding"),
+        sent.replace(b"Host: edge", b"Content-Encoding: gzip"), sent.replace(b"Host: edge", b"Content-Length: 1"),
+        sent.replace(b"Host: edge", b"Connection: close"), sent.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ):  # fmt: skip
+        assert whole(odd, None) is None
+
+
+@pytest.mark.parametrize(("before", "counts"), [(b"Host:", True), (b"Content-Length:", False)])
+async def test_of_two_signatures_the_first_counts(before: bytes, *, counts: bool) -> None:
+    """As the framework has it."""
+    push = whole(_push(session_id()).replace(before, b"x-aksk: other \r\n" + before), None)
+    assert push is not None
+    assert (push.headers["X-AKSK"] == "other") == counts
+
+
+async def test_a_body_that_follows() -> None:
+    """The rest of a body is waited for if it is announced and not too long."""
+    sent = _push(session_id())
+    end = sent.index(b"\r\n\r\n") + 4
+    assert begun(sent[:end])
+    assert begun(sent[:-1])
+    assert not begun(sent)
+    assert not begun(sent[: end - 1])
+    assert not begun(sent[:end].replace(b"Host: edge", b"Expect: 100-continue"))
+    assert not begun(sent[:end].replace(b"Content-Length: ", b"Content-Length: 99999"))
+
+
+async def test_in_pieces(edge: Edge, wire: Streams) -> None:
+    """Head and body apart, then whole, then byte by byte, on one connection: each is answered and kept."""
+    for pieces in (2, 1, 40):
+        sent = _push(session_id())
+        cuts = [len(sent) * place // pieces for place in range(pieces + 1)]
+        for begin, end in pairwise(cuts):
+            wire[1].write(sent[begin:end])
+            await wire[1].drain()
+            await asyncio.sleep(0)
+        assert await _status(wire) == 200
+    await edge.settled()
+    assert await edge.inbox() == {("event", "done"): 3}
+
+
+async def test_one_behind_the_other(edge: Edge, wire: Streams) -> None:
+    """Pushes that do not wait for answers are answered in their order."""
+    async with edge.holding("inbox"):
+        wire[1].write(_push(session_id()))
+        await edge.kept_from("inbox")
+        wire[1].write(_push(session_id(), secret="other"))
+        wire[1].write(_push(session_id()) + _push(session_id(), key="other"))
+    assert [await _status(wire) for _ in range(4)] == [200, 401, 200, 401]
+    assert await edge.shop.value("SELECT count(*) FROM inbox") == 2
+
+
+async def test_a_body_that_takes_its_time(edge: Edge, wire: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given to the framework in the end, which takes it when the rest comes after all."""
+    monkeypatch.setattr("broker.edge.listener._REST_S", 0.0)
+    sent = _push(session_id())
+    wire[1].write(sent[:-10])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    wire[1].write(sent[-10:])
+    assert await _status(wire) == 200
+    await edge.settled()
+    assert await edge.inbox() == {("event", "done"): 1}
