@@ -18,7 +18,7 @@ from broker.api.context import Limits, Services
 from broker.api.door import Door
 from broker.api.health import add_health
 from broker.api.routes import ROUTES
-from broker.api.server import Runner, build
+from broker.api.server import Runner, build, shortly
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.admission import MOST_ITEMS, Gate
@@ -163,7 +163,8 @@ class Worker:
         for service in self._periodic:
             service.start()
         self._measures.lag.start()
-        door = Door(self._gate, self._metrics, ROUTES, self._services.limits)
+        answer = shortly(self._services, self._metrics)
+        door = Door(self._gate, self._metrics, ROUTES, self._services.limits, answer)
         await self._listen(build(self._services, self._conditions, self._metrics), api, door)
         self._receiver = self._make_receiver()
         edge_app = self._receiver.application()

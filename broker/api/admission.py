@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from broker.domain.admission import Gate, Refusal, Work
+from broker.domain.admission import Gate, Refusal
 from broker.errors import Unavailable
-from broker.flows.inwork import WORK
 
 
 class Shed(Unavailable):
@@ -32,14 +28,3 @@ def refusal_of(refusal: Refusal) -> Shed:
         code="overloaded",
         retry_after_s=refusal.retry_after_s,
     )
-
-
-@contextmanager
-def in_work(work: Work) -> Iterator[Work]:
-    """Have ``work`` count for as long as this is held; set ``telling`` once it has gone well."""
-    before = WORK.set(work)
-    try:
-        yield work
-    finally:
-        WORK.reset(before)
-        work.end()

@@ -6,8 +6,7 @@ import secrets
 import string
 import zlib
 
-from aiohttp import web
-
+from broker.api.request import Request
 from broker.errors import Forbidden, Unauthorized
 from broker.store.registry import Key, Registry
 
@@ -23,7 +22,7 @@ def new_key() -> str:
     return _PREFIX + body + _check(body)
 
 
-def authorize(request: web.Request, registry: Registry, scope: str) -> Key:
+def authorize(request: Request, registry: Registry, scope: str) -> Key:
     """Return whose key the request carries.
 
     Raises:

@@ -8,6 +8,7 @@ from broker.api import parse
 from broker.api.context import Heard, Reply, Services
 from broker.api.ordering import order_of
 from broker.api.reply import pack
+from broker.api.request import Request
 from broker.api.shape import Bound, bound_before, etag, shape, told
 from broker.domain.ids import parse_public_id, public_id
 from broker.errors import NotFound
@@ -19,7 +20,7 @@ from broker.store.bindings import Binding
 OVER = frozenset({"released", "failed"})
 
 
-async def create(_request: web.Request, services: Services, heard: Heard) -> Reply:
+async def create(_request: Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/bindings``."""
     if heard.made is not None:
         heard.notes["binding"] = public_id(*heard.made)

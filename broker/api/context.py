@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from aiohttp import web
 
 from broker.domain.admission import Gate, Work
-from broker.errors import Problem
 from broker.flows.allocators import Claims
 from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
@@ -77,15 +75,6 @@ class Services:
         """Count what an app in shadow refuses by itself; who asked wrongly is no matter of the app."""
         if app.shadow and status in _OURS:
             self.shadowed[app.id, f"refused.{code}"] += 1
-
-    @contextmanager
-    def counting(self, app: App) -> Iterator[None]:
-        """Count the problem that the block ends with, if it does."""
-        try:
-            yield
-        except Problem as problem:
-            self.refused(app, problem.status, problem.code)
-            raise
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
+from broker.api import whole
 from broker.api.admission import Shed, refusal_of
 from broker.api.context import Limits
 from broker.api.naming import request_id_of
 from broker.api.parse.header import seconds_of
-from broker.api.reply import problem_reply
+from broker.api.reply import headers_of, problem_reply
 from broker.api.routes import Route
+from broker.api.whole import Whole
 from broker.domain.admission import Gate, Work
 from broker.metrics import Metrics
 
@@ -34,12 +36,17 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECAS
 _WITHIN = re.compile(rb"\r\nrequest-timeout: *([^\r]*)\r\n", re.IGNORECASE)
 _NAMED = re.compile(rb"\r\nx-request-id: *([^\r]*)\r\n", re.IGNORECASE)
 
+Answer = Callable[[Whole], Awaitable[bytes]]
+
 
 class Door:
     """Answers for the gate from the bytes of a request."""
 
-    def __init__(self, gate: Gate, metrics: Metrics, routes: Sequence[Route], limits: Limits) -> None:
-        """``limits`` say how long a request may take."""
+    def __init__(
+        self, gate: Gate, metrics: Metrics, routes: Sequence[Route], limits: Limits, answer: Answer | None = None
+    ) -> None:
+        """``limits`` say how long a request may take; ``answer`` answers binds that come in one piece."""
+        self.answer = answer
         self._gate = gate
         self._metrics = metrics
         self._routes = routes
@@ -68,6 +75,10 @@ class Door:
         named = _NAMED.search(head)
         return _answer(refusal_of(refusal), request_id_of(named[1].decode("latin-1") if named else ""))
 
+    def whole(self, data: bytes, protocol: Guarded) -> Whole | None:
+        """Return the bind that complete bytes are; None = it is something else, or nobody here answers binds."""
+        return whole.read(data, protocol, body_bytes=self._limits.body_bytes) if self.answer is not None else None
+
     def _within_s(self, head: bytes) -> float | None:
         named = _WITHIN.search(head)
         if named is None:
@@ -94,8 +105,12 @@ class Guarded(RequestHandler):
             data and self._door is not None and self._clean
         ):  # aiohttp itself comes with nothing, to have its rest parsed
             self._clean = complete(data)
-            if self._door.watched and self._clean and self._idle and self._turned_away(self._door, data):
-                return
+            if self._clean and self._idle:
+                if self._door.watched and self._turned_away(self._door, data):
+                    return
+                if (bind := self._door.whole(data, self)) is not None:
+                    self._take(bind)
+                    return
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -104,16 +119,41 @@ class Guarded(RequestHandler):
         self._leave()
 
     async def _handle_request(
-        self, request: web.BaseRequest, *arguments: object, **options: object
+        self, request: web.BaseRequest | Whole, *arguments: object, **options: object
     ) -> tuple[web.StreamResponse, bool]:
         try:
+            if isinstance(request, Whole):
+                return _KEPT, not await self._answer(request)
             return await super()._handle_request(request, *arguments, **options)  # type: ignore[arg-type]
         finally:
             self._leave()
 
+    def _take(self, bind: Whole) -> None:
+        """Have the connection's own task go on with a bind as with what its parser has read."""
+        self._request_count += 1
+        self._messages.append((bind, EMPTY_PAYLOAD))  # type: ignore[arg-type] # made a request by Runner
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+
+    async def _answer(self, bind: Whole) -> bool:
+        """Answer as the framework does, which waits for it when it shuts down; False = nobody is there any more."""
+        self._request_in_progress = True
+        try:
+            answer = await cast("Answer", cast("Door", self._door).answer)(bind)
+            if self.transport is None:
+                return False
+            self.transport.write(answer)
+            return True
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+
     @property
     def _idle(self) -> bool:
-        return self._waiter is not None and not self._waiter.done() and not self._close and not self._force_close
+        # Before anything has come, the connection's task may not have begun to wait yet.
+        waits = not self._waiter.done() if self._waiter is not None else not self._request_count
+        return waits and not self._close and not self._force_close and not self._upgraded
 
     def _turned_away(self, door: Door, data: bytes) -> bool:
         judged = door.look(data)
@@ -146,8 +186,13 @@ def _line(route: Route) -> str:
 
 def _answer(shed: Shed, request_id: str) -> bytes:
     reply = problem_reply(shed, request_id)
-    return (
-        f"HTTP/1.1 503 Service Unavailable\r\nX-Request-Id: {request_id}\r\nRetry-After: {reply.retry_after_s}\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(reply.body)}\r\n"
-        f"Date: {rfc822_formatted_time()}\r\n\r\n"
-    ).encode() + reply.body
+    return whole.write(reply.status, headers_of(reply, request_id), reply.body)
+
+
+class _Kept(web.Response):
+    """What the framework is told of an answer that was written: the connection goes on."""
+
+    keep_alive = True
+
+
+_KEPT = _Kept()

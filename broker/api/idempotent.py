@@ -7,16 +7,20 @@ in the transaction that makes it, so a repeat after a crash finds the binding in
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import web
 
 from broker.api import parse
 from broker.api.context import Heard, Reply, Services
 from broker.api.reply import problem_reply
+from broker.api.request import Request
 from broker.api.shape import check_kept
 from broker.clock import boottime
 from broker.errors import Conflict, Invalid, Problem
 from broker.store.idempotency import Finish, KeyAsk, Stored
+
+R = TypeVar("R", bound=Request)
 
 Handler = Callable[[web.Request, Services, Heard], Awaitable[Reply]]
 #: A handler of GET may answer with a stream instead.
@@ -27,7 +31,9 @@ _ACCEPTED = 202
 _GRACE_S = 2.0
 
 
-async def once(request: web.Request, services: Services, heard: Heard, handler: Handler) -> Reply:
+async def once(
+    request: R, services: Services, heard: Heard, handler: Callable[[R, Services, Heard], Awaitable[Reply]]
+) -> Reply:
     """Run ``handler``, or answer from what an earlier request with the same key got.
 
     Raises:
@@ -63,7 +69,12 @@ async def once(request: web.Request, services: Services, heard: Heard, handler: 
 
 
 async def _carry_out(
-    request: web.Request, services: Services, heard: Heard, handler: Handler, ask: KeyAsk, token: int
+    request: R,
+    services: Services,
+    heard: Heard,
+    handler: Callable[[R, Services, Heard], Awaitable[Reply]],
+    ask: KeyAsk,
+    token: int,
 ) -> Reply:
     try:
         reply = await handler(request, services, heard)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from aiohttp import web
-
 from broker.api.context import Services
+from broker.api.request import Request
 from broker.domain.quota import limit_header, policy_header
 from broker.errors import RateLimited
 from broker.flows.inbound import Standing
 from broker.store.registry import Key
 
 
-async def charged(request: web.Request, services: Services, key: Key, cost: int = 1) -> None:
+async def charged(request: Request, services: Services, key: Key, cost: int = 1) -> None:
     """Charge ``cost`` requests to the caller and its app.
 
     Raises:

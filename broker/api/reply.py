@@ -57,8 +57,8 @@ def _told(error: FieldError) -> dict[str, str]:
     return told if error.code is None else told | {"code": error.code}
 
 
-def to_http(reply: Reply, request_id: str) -> web.Response:
-    """Return the HTTP response."""
+def headers_of(reply: Reply, request_id: str) -> dict[str, str]:
+    """Return the headers of the answer that depend on what is answered."""
     headers = {"X-Request-Id": request_id}
     if reply.location is not None:
         headers["Location"] = reply.location
@@ -73,4 +73,10 @@ def to_http(reply: Reply, request_id: str) -> web.Response:
     if reply.status == 401:  # noqa: PLR2004 - RFC 9110 wants the challenge
         headers["WWW-Authenticate"] = "Bearer"
     kind = "application/problem+json" if reply.status >= 400 else "application/json"  # noqa: PLR2004
-    return web.Response(status=reply.status, body=reply.body, headers=headers, content_type=kind)
+    headers["Content-Type"] = kind
+    return headers
+
+
+def to_http(reply: Reply, request_id: str) -> web.Response:
+    """Return the HTTP response."""
+    return web.Response(status=reply.status, body=reply.body, headers=headers_of(reply, request_id))

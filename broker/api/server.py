@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from broker.api import docs, parse, problems
-from broker.api.admission import Shed, admit, in_work
-from broker.api.auth import authorize
-from broker.api.context import SERVICES, Heard, Reply, Services
-from broker.api.door import Door, Guarded
+from broker.api import bindings, docs, parse, problems, whole
+from broker.api.admission import Shed
+from broker.api.context import SERVICES, Reply, Services
+from broker.api.door import Answer, Door, Guarded
+from broker.api.endpoint import carry_out
 from broker.api.health import Conditions, add_health
-from broker.api.idempotent import Handler, once
-from broker.api.limited import charged, told
+from broker.api.limited import told
 from broker.api.naming import new_request_id, request_id_of
 from broker.api.openapi import Description, document
 from broker.api.operations import OPEN
-from broker.api.reply import problem_reply, to_http
+from broker.api.reply import headers_of, problem_reply, to_http
+from broker.api.request import Request
 from broker.api.routes import ROUTES, Route
-from broker.clock import boottime
-from broker.domain.admission import Work
+from broker.api.whole import Whole
 from broker.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
 from broker.metrics import Metrics
 
@@ -33,7 +34,6 @@ log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?=[0-9]*[a-f])[0-9a-f]{32}-(?=[0-9]*[a-f])[0-9a-f]{16}-[0-9a-f]{2}")
 #: Where both listeners' applications count.
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
-_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def build(services: Services, conditions: Conditions, metrics: Metrics) -> web.Application:
@@ -55,38 +55,37 @@ def build(services: Services, conditions: Conditions, metrics: Metrics) -> web.A
 
 def _endpoint(route: Route) -> AiohttpHandler:
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        services = request.app[SERVICES]
-        limits = services.limits
-        key = authorize(request, services.registry(), route.scope)
-        wait_s = parse.deadline_s(request, default=limits.default_deadline_s, longest=limits.longest_deadline_s)
-        work = _let_in(request)
-        if work is None:
-            admit(services.gate, route.kind, wait_s, large=route.batch)
-        with services.counting(key.app):
-            await charged(request, services, key)
-        deadline = boottime() + wait_s
-        body = await parse.body_of(request, limits.batch_bytes if route.batch else limits.body_bytes)
-        with in_work(work or services.gate.begin(route.kind)) as work, services.counting(key.app):
-            heard = Heard(request["id"], key, deadline, parse.respond_async(request), body, work)
-            request["notes"] = heard.notes
-            heard.notes["caller"] = key.caller
-            if route.method in _CHANGING:
-                reply: Reply | web.StreamResponse = await once(request, services, heard, cast("Handler", route.handler))
-            else:
-                reply = await route.handler(request, services, heard)
-            if isinstance(reply, web.StreamResponse):
-                return reply
-            work.telling = reply.problem is None
-            if reply.problem is not None and not reply.replayed:
-                services.refused(key.app, reply.status, reply.problem)
-        return _sent(request, reply)
+        read = partial(parse.body_of, request)
+        reply = await carry_out(request, request.app[SERVICES], route, route.handler, read)
+        return _sent(request, reply) if isinstance(reply, Reply) else reply
 
     return endpoint
 
 
-def _let_in(request: web.Request) -> Work | None:
-    """Return what counts the request since it came, if it passed the door."""
-    return request.protocol.work if isinstance(request.protocol, Guarded) else None
+def shortly(services: Services, metrics: Metrics) -> Answer:
+    """Return what answers binds that came in one piece (:mod:`broker.api.whole`)."""
+    route = next(route for route in ROUTES if (route.method, route.path) == (whole.METHOD, whole.PATH))
+
+    async def answer(request: Whole) -> bytes:
+        started = time.perf_counter()
+        request_id = request["id"] = request_id_of(request.headers.get("X-Request-Id", ""))
+        quiet = False
+        try:
+            reply = await carry_out(request, services, route, bindings.create, request.read_body)
+        except Problem as problem:
+            reply = problem_reply(problem, request_id)
+            quiet = isinstance(problem, Shed)
+        except Exception:
+            log.exception("request_broken", request_id=request_id)
+            reply = problem_reply(Problem("Something went wrong on our side."), request_id)
+        _note(request, reply, metrics)
+        headers = headers_of(reply, request_id)
+        if "standing" in request:
+            headers.update(told(request["standing"]))
+        _finish(request, metrics, route.path, reply.status, started, quiet=quiet)
+        return whole.write(reply.status, headers, reply.body)
+
+    return answer
 
 
 @web.middleware
@@ -97,11 +96,9 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
     quiet = False
     try:
         response = await handler(request)
-    except Shed as shed:
-        response = to_http(problem_reply(shed, request["id"]), request["id"])
-        quiet = True
     except Problem as problem:
         response = _sent(request, problem_reply(problem, request["id"]))
+        quiet = isinstance(problem, Shed)
     except web.HTTPException as raised:
         response = _sent(request, problem_reply(_as_problem(raised), request["id"]))
         if "Allow" in raised.headers:
@@ -112,22 +109,26 @@ async def outermost(request: web.Request, handler: AiohttpHandler) -> web.Stream
     response.headers["X-Request-Id"] = request["id"]
     if "standing" in request:
         response.headers.update(told(request["standing"]))
-    route = _route_of(request)
+    _finish(request, request.app[METRICS], _route_of(request), response.status, started, quiet=quiet)
+    return response
+
+
+def _finish(request: Request, metrics: Metrics, route: str | None, status: int, started: float, *, quiet: bool) -> None:
+    """Count a request and write its line in the log."""
     seconds = time.perf_counter() - started
-    request.app[METRICS].answered(route or "none", request.method, response.status, seconds)
-    if not quiet and ("code" in request or "notes" in request or response.status >= 400):  # noqa: PLR2004 - health checks that pass are noise
+    metrics.answered(route or "none", request.method, status, seconds)
+    if not quiet and ("code" in request or "notes" in request or status >= 400):  # noqa: PLR2004 - health checks that pass are noise
         log.info(
             "request_done",
             request_id=request["id"],
             traceparent=_traceparent(request),
             method=request.method,
             route=route,
-            status=response.status,
+            status=status,
             code=request.get("code"),
             ms=round(seconds * 1000, 2),
-            **request.get("notes", {}),
+            **(request.get("notes") or {}),
         )
-    return response
 
 
 class Protocol(Guarded):
@@ -180,13 +181,19 @@ class Runner(web.AppRunner):
 
         # A compressed body is refused by its header; unpacking it, or failing to, is nothing to do before that.
         options = {**server._kwargs, "auto_decompress": False, **self.protocol_options()}  # noqa: SLF001 - as AppRunner makes it
-        served = _Server(handle, request_factory=server.request_factory, loop=server._loop, **options)  # noqa: SLF001
+        factory = partial(_made, server.request_factory)
+        served = _Server(handle, request_factory=factory, loop=server._loop, **options)  # noqa: SLF001
         served.protocol = self.protocol
         return served
 
     def protocol_options(self) -> dict[str, Any]:
         """Return what a connection of this listener needs beside aiohttp's own."""
         return {"door": self._door}
+
+
+def _made(make: Callable[..., web.BaseRequest], message: object, *arguments: Any) -> Any:
+    """Return a request as the framework makes it; one that came in one piece is one."""
+    return message if isinstance(message, Whole) else make(message, *arguments)
 
 
 class _Server(web.Server):
@@ -196,17 +203,21 @@ class _Server(web.Server):
         return self.protocol(self, loop=self._loop, **self._kwargs)
 
 
-def _traceparent(request: web.Request) -> str | None:
+def _traceparent(request: Request) -> str | None:
     presented = request.headers.get("traceparent", "")
     return presented if _TRACEPARENT.fullmatch(presented) else None
 
 
 def _sent(request: web.Request, reply: Reply) -> web.Response:
+    _note(request, reply, request.app[METRICS])
+    return to_http(reply, request["id"])
+
+
+def _note(request: Request, reply: Reply, metrics: Metrics) -> None:
     if reply.problem is not None:
         request["code"] = reply.problem
     if reply.replayed:
-        request.app[METRICS].replays.inc()
-    return to_http(reply, request["id"])
+        metrics.replays.inc()
 
 
 def _as_problem(raised: web.HTTPException) -> Problem:

@@ -12,8 +12,8 @@ queue that stays does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 #: A wait that is too long must last this long before anything is shed.
@@ -174,18 +174,19 @@ class Work:
             self._beside += items - 1
             self._items = items
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Wait for somebody else: not in work while any part of the request does."""
+    def aside(self) -> AbstractContextManager[None]:
+        """Return what to hold while waiting for somebody else: not in work while any part of the request does."""
+        return self
+
+    def __enter__(self) -> None:
         if not self._aside:
             self._step_aside()
         self._aside += 1
-        try:
-            yield
-        finally:
-            self._aside -= 1
-            if not self._aside:
-                self._come_back()
+
+    def __exit__(self, *_raised: object) -> None:
+        self._aside -= 1
+        if not self._aside:
+            self._come_back()
 
     def end(self) -> None:
         """It is answered, or given up; once counts."""

@@ -7,6 +7,7 @@ import re
 
 from aiohttp import web
 
+from broker.api.request import Request
 from broker.errors import FieldError, Invalid, TooLarge, TooSlow, UnsupportedMedia
 
 #: A body that takes longer than this to arrive is not waited for.
@@ -37,11 +38,20 @@ async def body_of(request: web.Request, limit: int) -> bytes:
         raise TooLarge(f"The body may have at most {limit} bytes.")
     if not request.body_exists:
         return b""
+    if request.content.is_eof():
+        # All of it is here: there is nothing to wait for, and so no timer to set.
+        return _checked(request.content.read_nowait(), limit)
     try:
         async with asyncio.timeout(BODY_S):
             return await _read(request, limit)
     except TimeoutError:
         raise TooSlow(f"The body did not arrive within {BODY_S:g} s.") from None
+
+
+def _checked(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise TooLarge(f"The body may have at most {limit} bytes.")
+    return body
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
@@ -56,7 +66,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def deadline_s(request: web.Request, *, default: float, longest: float) -> float:
+def deadline_s(request: Request, *, default: float, longest: float) -> float:
     """Return how long the answer may take, from ``Request-Timeout`` (seconds).
 
     Raises:
@@ -81,7 +91,7 @@ def seconds_of(text: str, longest: float) -> float | None:
     return seconds if _SHORTEST_S <= (seconds := float(text)) <= longest else None
 
 
-def respond_async(request: web.Request) -> bool:
+def respond_async(request: Request) -> bool:
     """Tell whether the request has ``Prefer: respond-async``."""
     if "Prefer" not in request.headers:
         return False
@@ -89,7 +99,7 @@ def respond_async(request: web.Request) -> bool:
     return any(wish.split(";")[0].strip().lower() == "respond-async" for wish in wishes)
 
 
-def idempotency_key(request: web.Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
     """Return the key; its quoted and bare forms are the same.
 
     Raises:
