@@ -7,6 +7,7 @@ all begin anew. Off (one comparison) unless the first variable is set.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -59,6 +60,12 @@ class _Plan:
 
 
 _plan = _Plan(os.environ["BROKER_TEST_CRASH_AT"]) if os.environ.get("BROKER_TEST_CRASH_AT") else None
+
+
+def crashpoint_when_written(place: str) -> None:
+    """Have this turn of the loop end first, in which what is written now leaves, and then pass ``place``."""
+    if _plan is not None:
+        asyncio.get_running_loop().call_soon(crashpoint, place)
 
 
 def crashpoint(place: str) -> None:

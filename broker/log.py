@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any, BinaryIO
 
@@ -26,7 +29,7 @@ _EXEMPT = frozenset(
 def scrub(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace runs of 7 to 20 digits in every field that is not an id or a time."""
     for name, value in event.items():
-        if name not in _EXEMPT:
+        if value is not None and name not in _EXEMPT:
             event[name] = _clean(value)
     return event
 
@@ -55,7 +58,6 @@ def configure(level: str, stream: BinaryIO | None = None) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -63,11 +65,55 @@ def configure(level: str, stream: BinaryIO | None = None) -> None:
             structlog.processors.JSONRenderer(serializer=_line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(file=stream or sys.stdout.buffer),
+        logger_factory=_Lines(stream or sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
     # What libraries say goes the same way, so that nothing of theirs escapes the scrubber.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_ToStructlog()], force=True)
+
+
+class _Lines:
+    """Writes lines, those of one turn of the loop at once: a system call for each costs as much as making it.
+
+    From a warning on nothing waits. What a killed process had not written are its last moment's answers.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        atexit.register(self._write)
+
+    def __call__(self, *_arguments: Any) -> _Lines:
+        return self
+
+    def debug(self, line: bytes) -> None:
+        """Write it when the loop has turned; at once where there is none."""
+        with self._lock:
+            self._waiting.append(line)
+            first = len(self._waiting) == 1
+        if first:
+            try:
+                asyncio.get_running_loop().call_soon(self._write)
+            except RuntimeError:
+                self._write()
+
+    info = debug
+
+    def warning(self, line: bytes) -> None:
+        """Write it, and what waits, at once."""
+        with self._lock:
+            self._waiting.append(line)
+        self._write()
+
+    error = critical = warning
+
+    def _write(self) -> None:
+        with self._lock:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self._stream.write(b"\n".join(lines) + b"\n")
+                self._stream.flush()
 
 
 def _line(event: Any, **_: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 
 from broker.api import parse
@@ -18,11 +20,19 @@ from broker.api.checks import (
 from broker.api.context import Services
 from broker.domain.choice import Policy
 from broker.domain.modes import MODES, Mode
-from broker.domain.options import CallOptions
+from broker.domain.options import DEFAULT, CallOptions
 from broker.errors import FieldError, Invalid, PoolExhausted, Unavailable
 from broker.flows.bind import check_gate
 from broker.flows.order import BindOrder
 from broker.store.registry import Key
+
+#: What makes options of a bind.
+_OPTIONS: Final = frozenset(
+    {
+        "recording", "max_call_minutes", "last_minute_tone", "sms", "tones", "display", "callback", "peer_ttl_s",
+        "area_match",
+    }
+)  # fmt: skip
 
 
 def order_of(
@@ -87,6 +97,8 @@ def order_of(
 
 def options_of(asked: parse.BindRequest, mode: Mode, ttl_s: int) -> CallOptions:
     """Return the options asked for; what is the platform's default anyway is as if not asked for."""
+    if asked.model_fields_set.isdisjoint(_OPTIONS):
+        return DEFAULT
     recording, tones, callback = asked.recording, asked.tones, asked.callback
     peer_ttl_s = asked.peer_ttl_s or None
     return CallOptions(

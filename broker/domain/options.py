@@ -35,6 +35,8 @@ class CallOptions:
 
     def to_text(self) -> str | None:
         """Return the one text that stands for these options; None for :data:`DEFAULT`. Equal options, equal texts."""
+        if self is DEFAULT:
+            return None
         given = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         return orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode() if given else None
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -16,8 +15,6 @@ from broker.store.database import DatabaseAway
 from broker.workers.limiter import SLICE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from broker.store.limits import Slots
     from broker.workers.limiter import Limiter
 
@@ -48,8 +45,7 @@ class LaneMoved(Exception):
     """The app's access data changed while this call waited: its turn is to be had in the app's new lane."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Who wants a turn, for what: ``interface`` is what is called, ``kind`` the lane of the call that it is for."""
 
     urgency: float
@@ -57,6 +53,22 @@ class Ask:
     caller: int = 0
     weight: int = 1
     interface: str = ""
+
+
+class _Turn:
+    """A place while it is held. A generator's context manager costs three times as much, once for each call."""
+
+    __slots__ = ("_ask", "_lane")
+
+    def __init__(self, lane: Lane, ask: Ask) -> None:
+        self._lane = lane
+        self._ask = ask
+
+    async def __aenter__(self) -> float:
+        return await self._lane.enter(self._ask)
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._lane.leave()
 
 
 @dataclass(slots=True)
@@ -127,21 +139,17 @@ class Lane:
         ahead = self._live if caller is None else min(self._live, self._turns.ahead(Kind.BIND, caller, weight))
         return pause + ahead / self._limiter.rate
 
-    @asynccontextmanager
-    async def turn(self, ask: Ask) -> AsyncIterator[float]:
-        """Hold one of the lane's places, from the granted moment on; yields until when (monotonic) it may be used.
+    def turn(self, ask: Ask) -> _Turn:
+        """Return what holds one of the lane's places, see :meth:`enter`."""
+        return _Turn(self, ask)
+
+    async def enter(self, ask: Ask) -> float:
+        """Wait for a place and return until when (monotonic) it may be used; it is held until :meth:`leave`.
 
         Raises:
             LaneShut: if the lane is shut.
             LaneMoved: if the app has got another lane.
         """
-        use_by = await self._await_turn(ask)
-        try:
-            yield use_by
-        finally:
-            self._leave()
-
-    async def _await_turn(self, ask: Ask) -> float:
         if self.shut is not None:
             raise LaneShut(self.shut)
         if self._moved:
@@ -182,10 +190,10 @@ class Lane:
         try:
             use_by = await self._take_kept(limiter)
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         if use_by is None:
-            self._leave()
+            self.leave()
             return None
         self._turns.charge(ask.kind, ask.caller, ask.weight)
         self.granted += 1
@@ -239,12 +247,13 @@ class Lane:
 
     def _pass_on(self, part: str, use_by: float) -> None:
         """Whom this turn was granted to gave up in the same moment: the next one gets it, else its slot is lost."""
-        self._leave()
+        self.leave()
         now = time.monotonic()
         if self._limiter is not None and self._paused_until <= now <= use_by:
             self._grant_one({part}, use_by)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the place back."""
         self._busy -= 1
         if self._live:
             self._wake()

@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from broker.clock import boottime
-from broker.crashpoints import crashpoint
+from broker.crashpoints import crashpoint, crashpoint_when_written
 from broker.domain.change import LineChange
 from broker.domain.phone import PhoneNumber
 from broker.domain.shadow import SWITCHING
@@ -345,8 +345,7 @@ class Sender:
             self.sent += 1
             if call.first_sent_at is None and not call.maybe_sent and call.asked != "query":
                 call.first_sent_at = boottime()
-            # The request is written when the loop turns next.
-            asyncio.get_running_loop().call_soon(crashpoint, "after_send")
+            crashpoint_when_written("after_send")
             if call.op != "unbind":  # that one does no harm when it comes late
                 crashpoint("before_send")
             return True
