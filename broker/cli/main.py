@@ -14,6 +14,7 @@ from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
 from broker.cli.calls import calls
 from broker.cli.completion import completion
+from broker.cli.emulate import emulate
 from broker.cli.evacuation import evacuation
 from broker.cli.importing import import_
 from broker.cli.notifications import notifications
@@ -141,20 +142,11 @@ def config_show(as_json: bool) -> None:
     sys.exit(show(as_json=as_json))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def emulate(arguments: tuple[str, ...]) -> None:
-    """Run the platform emulator alone; `broker emulate --help` lists its options."""
-    from broker.emulator.__main__ import main as emulator
-
-    sys.exit(emulator(list(arguments)))
-
-
 app.add_command(enter)
 app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
     app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
-    completion,
+    completion, emulate,
 ):  # fmt: skip
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,7 +59,16 @@ def refuse_elsewhere(target: Target) -> None:
     Raises:
         NoTarget: one is not, or is no address.
     """
-    for address in (target.api, target.emulator, target.admin):
+    refuse_far((target.api, target.emulator, target.admin))
+
+
+def refuse_far(addresses: Iterable[str | None]) -> None:
+    """Check that addresses are this machine's.
+
+    Raises:
+        NoTarget: one is not, or is no address.
+    """
+    for address in addresses:
         if address is None:
             continue
         parts = urlsplit(address)
