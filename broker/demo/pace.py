@@ -9,6 +9,7 @@ import aiohttp
 
 #: The shortest lifetime that a bind may ask for.
 LEAST_TTL_S = 60
+_TALK_S = 45.0
 _STEP_S = 0.2
 #: Real seconds until the broker's sweep has ended what ran out, on a busy machine.
 _SWEEP_S = 10.0
@@ -20,6 +21,8 @@ class Pace(Protocol):
     """A clock of the city."""
 
     least_ttl_s: int
+    talk_s: float
+    """Seconds of the platform's clock that people talk for."""
     slack_s: float
     sweep_s: float
 
@@ -41,6 +44,7 @@ class Wall:
         self._speed = speed
         self._began = asyncio.get_running_loop().time()
         self.least_ttl_s = round(LEAST_TTL_S * speed)
+        self.talk_s = _TALK_S / speed
         self.slack_s = speed  # lifetimes are whole real seconds
         self.sweep_s = _SWEEP_S * speed
 
@@ -61,6 +65,7 @@ class Moved:
     """The broker and its emulator have the test clock: moving it lets the hour pass for all of them."""
 
     least_ttl_s = LEAST_TTL_S
+    talk_s = _TALK_S
 
     def __init__(self, http: aiohttp.ClientSession, admin: str, speed: float, length_s: float) -> None:
         """``speed``: city seconds in a real one, up to ``length_s``."""

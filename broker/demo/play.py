@@ -125,7 +125,7 @@ class City:
     async def _call(self, caller: str, x: str) -> None:
         before = self._truth.reach(caller, x, self._pace.now_s())
         url = f"{self._target.emulator}/emulator/calls"
-        async with self._http.post(url, json={"from": caller, "to": x}) as answer:
+        async with self._http.post(url, json={"from": caller, "to": x, "talk_s": self._pace.talk_s}) as answer:
             if answer.status != _OK:
                 raise NoTarget(f"The emulator places no calls: it answers {answer.status}.")
             told = await answer.json()

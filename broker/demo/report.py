@@ -41,6 +41,8 @@ class Tally:
     #: The X of a share.
     x: dict[int, str] = field(default_factory=dict)
     looks: list[PoolLook] = field(default_factory=list)
+    #: Events of the feed by their type.
+    heard: Counter[str] = field(default_factory=Counter)
 
     def bound(self) -> int:
         """Binds that were confirmed."""
@@ -146,6 +148,11 @@ def report(hour: Hour, tally: Tally, calls: PlatformCalls, *, seed: int, clock: 
             "rightly_nobody": tally.calls[Verdict.NOBODY], "missed": tally.calls[Verdict.MISSED],
             "wrong_person": tally.calls[Verdict.WRONG],
         },
+        "feed": {
+            "events": tally.heard.total(), "calls_started": tally.heard["call.started"],
+            "calls_answered": tally.heard["call.answered"], "calls_ended": tally.heard["call.ended"],
+            "cdrs": tally.heard["cdr.created"],
+        },
         "x": {
             "in_use": most.in_use, "needed": most.needed, "ratio": round(most.ratio(), 3),
             "used_in_all": len(set(tally.x.values())), "live_lines": most.live,
@@ -159,7 +166,7 @@ def lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the report for people: what, and how much."""
     city, bindings, calls, x = told["city"], told["bindings"], told["calls"], told["x"]
     refused = ", ".join(f"{count} {code}" for code, count in bindings["refused"].items()) or "none"
-    spent, worst = told["platform_calls"], x["worst_moment"]
+    spent, worst, feed = told["platform_calls"], x["worst_moment"], told["feed"]
     ended = f"{bindings['released']} released, {bindings['expired']} expired"
     return [
         ("city", f"{city['couriers']} couriers, {city['shops']} shops, {city['customers']} customers"),
@@ -177,4 +184,7 @@ def lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("reached nobody, rightly", str(calls["rightly_nobody"])),
         ("reached nobody, wrongly", str(calls["missed"])),
         ("wrong persons reached", str(calls["wrong_person"])),
+        ("told: events", str(feed["events"])),
+        ("told: calls answered / ended", f"{feed['calls_answered']} / {feed['calls_ended']}"),
+        ("told: records", str(feed["cdrs"])),
     ]  # fmt: skip

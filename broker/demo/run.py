@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import aiohttp
 import click
 import orjson
 
-from broker.demo import view
+from broker.demo import feed, view
 from broker.demo.city import lunch_hour
 from broker.demo.pace import Moved, Wall, has_test_clock
 from broker.demo.play import City, ask, ledger, ledger_end
@@ -76,13 +75,18 @@ async def _play(target: Target, options: Options) -> dict[str, Any]:
             least_ttl_s=pace.least_ttl_s,
         )  # fmt: skip
         city = City(hour, http, target, pace, pool)
-        showing = asyncio.create_task(view.show(city, length_s))
+        heard = city.tally.heard
+        beside = [
+            asyncio.create_task(view.show(city, length_s)),
+            asyncio.create_task(feed.follow(http, target, await feed.newest(http, target), heard)),
+        ]
         try:
             await city.play()
+            await feed.rest(heard, city.tally.calls.total())
         finally:
-            showing.cancel()
-            with suppress(asyncio.CancelledError):
-                await showing
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         rows: list[dict[str, Any]] = []
         await ledger(http, target, after, rows.append)
         spent = platform_calls(rows, hour, city.tally)

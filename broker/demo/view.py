@@ -55,4 +55,8 @@ def _figures(city: City, length_s: int) -> list[tuple[str, str]]:
         ("calls", str(tally.calls.total())),
         ("missed", str(tally.calls[Verdict.MISSED])),
         ("wrong persons", str(tally.calls[Verdict.WRONG])),
+        ("told: events", str(tally.heard.total())),
+        ("told: answered", str(tally.heard["call.answered"])),
+        ("told: ended", str(tally.heard["call.ended"])),
+        ("told: records", str(tally.heard["cdr.created"])),
     ]

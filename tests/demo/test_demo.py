@@ -40,6 +40,10 @@ async def test_an_hour_reaches_nobody_wrong_and_spends_one_or_two_platform_calls
         assert (calls["wrong_person"], calls["missed"]) == (0, 0)
         assert calls["reached_right"] > 0
         assert calls["rightly_nobody"] > 0
+        feed = told["feed"]
+        assert feed["calls_answered"] == calls["reached_right"]
+        assert (feed["calls_ended"], feed["cdrs"]) == (calls["placed"], calls["placed"])
+        assert feed["events"] > bindings["bound"] + feed["cdrs"]
         assert 0 < told["x"]["in_use"] <= told["x"]["used_in_all"] <= 24 + 40
         async with client_of(service) as client:
             assert [item for item in await client.platform_bindings() if item["a"].startswith("+8615")] == []
