@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of that")
     parser.add_argument("--closed", type=float, default=10.0, help="seconds as fast as possible, and at half; 0 = not")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -423,7 +423,7 @@ class Worker:
             Periodic("idempotency", 60.0, self._sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, self._tend_history),
-            Periodic("projection", 0.02, self._notices.turn),
+            Periodic("projection", 0.05, self._notices.turn),
             Periodic("inbox", 1.0, self._look_after_inbox),
             Periodic("notices", 60.0, self._tend_notices),
             Periodic("events", _PLACE_S, self._place_events),

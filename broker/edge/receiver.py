@@ -18,7 +18,7 @@ from broker.domain.notice import PUSH_KINDS, CallEvent, Sms, Told, read
 from broker.edge.push import BODY_BYTES, Answer, Push
 from broker.errors import Unavailable
 from broker.flows.notices import Notices, Whose
-from broker.flows.questions import DISCARD, Questions
+from broker.flows.questions import DISCARD, NO_ANSWER, Questions
 from broker.platform.huawei.push import Doubt, Signer, doubt_of_age, signed_at
 from broker.store.registry import App, Registry
 
@@ -156,7 +156,7 @@ class Receiver:
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
         reply = await self._questions.answer(app, question)
-        whose.found = reply.found
+        whose.answered, whose.found = reply.word != NO_ANSWER, reply.found
         self._counts.asked(question.kind, reply.word)
         if not keeping.done():
             await asyncio.wait((keeping,), timeout=_KEEP_S)

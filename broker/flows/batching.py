@@ -36,9 +36,9 @@ class Batcher(Generic[T, R]):
         in_flight: int = 2,
         queue_limit: int = 20_000,
         distinct: Callable[[T], Hashable] | None = None,
-        patient: bool = True,
+        hurried: bool = False,
     ) -> None:
-        """Describe the statement; nothing runs before the first submit. ``patient``: as of the pace."""
+        """Describe the statement; nothing runs before the first submit. ``hurried``: as of the pace."""
         self._name = name
         self._run = run
         self._size = size
@@ -46,7 +46,7 @@ class Batcher(Generic[T, R]):
         self._distinct = distinct
         self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._pace = Pace(
-            f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight, patient=patient
+            f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight, hurried=hurried
         )
         self.batches = 0
         self.items = 0

@@ -37,8 +37,9 @@ _A_SECOND = 250
 
 @dataclass(slots=True)
 class Whose:
-    """Whose line a question is about, known once it has been answered."""
+    """Whose line a question is about, or that it is nobody's; known once it has been ``answered``."""
 
+    answered: bool = False
     found: Found | None = None
 
 
@@ -49,6 +50,11 @@ class _Pending:
     app_id: int
     notice: Notice
     whose: Whose | None = None
+
+    @property
+    def answered(self) -> Whose | None:
+        """Whose it is, if that is known."""
+        return self.whose if self.whose is not None and self.whose.answered else None
 
 
 class Notices:
@@ -67,7 +73,7 @@ class Notices:
         self._keeping: Batcher[Arrived, bool] = Batcher("keep_notices", self._commit, size=_SLICE, queue_limit=10_000)
         # Somebody is on the line: these wait for no company.
         self._keeping_questions: Batcher[Arrived, bool] = Batcher(
-            "keep_questions", self._commit, size=_SLICE, queue_limit=10_000, patient=False
+            "keep_questions", self._commit, size=_SLICE, queue_limit=10_000, hurried=True
         )
         self._waiting: deque[_Pending] = deque()
         self._share = Share(_SLICE, boottime())
@@ -182,14 +188,13 @@ class Notices:
                     await self._take_status(one, one.notice)
             entered = [(one, one.notice) for one in batch if not isinstance(one.notice, NumberStatus)]
             if entered:
-                known = [one.whose.found if one.whose is not None else None for one, _ in entered]
-                sought = [
-                    (one.app_id, notice) for (one, notice), found in zip(entered, known, strict=True) if not found
-                ]
+                sought = [(one.app_id, notice) for one, notice in entered if one.answered is None]
                 others = iter(await self._attribution.find(sought))
                 items = [
-                    item_of(self._vault, one.app_id, one.id, notice, found or next(others))
-                    for (one, notice), found in zip(entered, known, strict=True)
+                    item_of(
+                        self._vault, one.app_id, one.id, notice, one.answered.found if one.answered else next(others)
+                    )
+                    for one, notice in entered
                 ]
                 self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
         except DatabaseAway:

@@ -8,6 +8,7 @@ from typing import Any
 
 #: What a crowd queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
 PATIENCE_S = 0.1
+_HURRIED_PATIENCE_S = 0.005
 #: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before, or once ``_FULL`` wait.
 _CROWD = 18
 _FULL = 60
@@ -30,13 +31,13 @@ class Pace:
         *,
         size: int,
         in_flight: int,
-        patient: bool = True,
+        hurried: bool = False,
     ) -> None:
         """``begin()`` takes a batch off the queue and returns its work; None = nothing of it may run now.
 
-        Not ``patient``: a batch begins whenever one may, in a crowd too.
+        ``hurried``: somebody waits on the phone. No batch waits for company but behind a running one, and not for long.
         """
-        self._patient = patient
+        self._gap_s, self._patience_s = (0.0, _HURRIED_PATIENCE_S) if hurried else (GAP_S, PATIENCE_S)
         self._name = name
         self._begin = begin
         self._waiting = waiting
@@ -74,11 +75,11 @@ class Pace:
 
     def _pause_s(self) -> float:
         waiting = self._waiting()
-        if not (self._patient and self._crowded):
+        if not self._crowded:
             return 0.0
         if self._tasks:
-            return PATIENCE_S if waiting < self._size else 0.0
-        return GAP_S if waiting < _FULL else 0.0
+            return self._patience_s if waiting < self._size else 0.0
+        return self._gap_s if waiting < _FULL else 0.0
 
     def _forget_timer(self) -> None:
         if self._timer is not None:

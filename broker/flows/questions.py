@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: Not to be forwarded.
 DISCARD: Final[dict[str, Any]] = {"actions": [{"operation": "DiscardMessage"}]}
+#: In a word: the books were not asked in time.
+NO_ANSWER: Final = "no_answer"
 _LONGEST_MIN: Final = 1440
 
 
@@ -53,7 +55,7 @@ class Questions:
                 )
         except (TimeoutError, Unavailable, SealBroken) as error:
             log.warning("question_unanswered", app=app.name, kind=question.kind, error=type(error).__name__)
-        return Reply(_closed(app) if isinstance(question, CallEvent) else DISCARD, "no_answer")
+        return Reply(_closed(app) if isinstance(question, CallEvent) else DISCARD, NO_ANSWER)
 
     async def _call(self, app: App, event: CallEvent) -> Reply:
         if not self._is_of(app, event.x):

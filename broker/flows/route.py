@@ -60,7 +60,7 @@ class Router:
         self._registry = registry
         # What is asked while a look runs shares the next one; somebody is on the line, so nothing waits for company.
         self._looking: Batcher[Call, list[Behind]] = Batcher(
-            "route", partial(behind_all, db, vault), size=_SLICE, in_flight=_IN_FLIGHT, queue_limit=2000, patient=False
+            "route", partial(behind_all, db, vault), size=_SLICE, in_flight=_IN_FLIGHT, queue_limit=2000, hurried=True
         )
 
     async def route(self, x: str, caller: str) -> Connect | Refused:
