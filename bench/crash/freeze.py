@@ -41,6 +41,7 @@ _SOON_S: Final = 1.5
 _SHAPE: Final = Shape(pools=1, numbers=200, cap=500, quarantine_s=1)
 
 _CALLS: Final = "SELECT line_id::text || ' ' || no AS call, c::text AS all_of_it FROM platform_call AS c"
+_LINES: Final = "SELECT id FROM line"
 _OPEN: Final = "SELECT count(*) FROM platform_call WHERE state = 'open'"
 _LIVE: Final = "SELECT pool_id, id FROM binding WHERE state IN ('pending', 'active')"
 
@@ -112,7 +113,7 @@ async def _wake(stack: Stack, scenario: Scenario, victim: int) -> dict[str, Any]
     await _settled(stack)
     await _release_all(stack, scenario)
     await _settled(stack)
-    calls = await _read(stack, _CALLS)
+    calls, lines = await _read(stack, _CALLS), await _read(stack, _LINES)
     ledger = len((await read_platform(stack.emulator_admin))[1])
     _signal(victim, signal.SIGCONT)
     await asyncio.sleep(_AWAKE_S)
@@ -120,7 +121,7 @@ async def _wake(stack: Stack, scenario: Scenario, victim: int) -> dict[str, Any]
     after = {row["call"]: row["all_of_it"] for row in await _read(stack, _CALLS)}
     old = {row["call"]: row["all_of_it"] for row in calls}
     # What it was asked before it froze and finds in its sockets now is new work, on lines of its own.
-    new_lines = {call.split(" ")[0].replace("-", "") for call in after.keys() - old.keys()}
+    new_lines = {row["id"].hex for row in await _read(stack, _LINES)} - {row["id"].hex for row in lines}
     rows = [row for row in (await read_platform(stack.emulator_admin))[1][ledger:] if _is_stale(row, new_lines)]
     return {
         "stale_effects": sum(row["result_code"] == "0" for row in rows),

@@ -50,11 +50,12 @@ class ClaimedCall:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Settle: the platform holds the line under this subscription."""
+    """Settle: the platform holds the line under this subscription. ``plain``: the call needs no row any more."""
 
     key: CallKey
     attempt: int
     subscription_id: str
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ async def settle_bound(db: Database, items: Sequence[Bound], *, lease_s: float) 
         [i.attempt for i in items],
         [i.subscription_id for i in items],
         lease_s,
+        [i.plain for i in items],
     )
     found = {row["ord"]: BoundResult(row["line_state"], row["confirmed_at"]) for row in rows}
     return [found.get(place) for place in range(1, len(items) + 1)]

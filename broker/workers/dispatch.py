@@ -304,9 +304,10 @@ class Dispatcher:
         """Settle what the platform holds; ``late``: it was found there, and may have been there for long."""
         crashpoint("before_settle")
         asked_at = boottime()
-        result = await self._sender.persist(
-            lambda: self._bound.submit(Bound(call.key, call.attempt, binding.subscription_id))
-        )
+        # Of a first bind that did nothing but succeed its line says everything.
+        plain = not late and call.key.no == call.key.token == 1 and call.attempt <= 1
+        item = Bound(call.key, call.attempt, binding.subscription_id, plain)
+        result = await self._sender.persist(lambda: self._bound.submit(item))
         if result is None:
             raise NotOurs
         if result.line_state == "active":

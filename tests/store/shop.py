@@ -109,8 +109,8 @@ class Shop:
         return claim
 
     async def bind(self, claim: Claim, *, no: int = 1, token: int = 1) -> BoundResult | None:
-        """Settle the bind call of a line as done."""
-        item = Bound(key_of(claim, no=no, token=token), attempt=1, subscription_id="sub-" + claim.line_id.hex)
+        """Settle the bind call of a line as done, as its dispatcher does."""
+        item = Bound(key_of(claim, no=no, token=token), 1, "sub-" + claim.line_id.hex, plain=no == token == 1)
         (result,) = await calls.settle_bound(self.db, [item], lease_s=LEASE_S)
         return result
 
@@ -137,7 +137,7 @@ class Shop:
     async def calls_of(self, claim: Claim) -> list[tuple[int, str, str, int]]:
         """The platform calls of a line: (no, op, state, token)."""
         rows = await self.db.fetch(
-            "SELECT no, op, state, token FROM platform_call WHERE line_id = $1 ORDER BY no", claim.line_id
+            "SELECT no, op, state, token FROM every_call WHERE line_id = $1 ORDER BY no", claim.line_id
         )
         return [tuple(row) for row in rows]
 

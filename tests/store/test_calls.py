@@ -41,6 +41,24 @@ async def test_settle_bound_makes_line_and_binding_active(shop: Shop) -> None:
     assert await shop.slots_of(claim) == {_A: None, _B: None}
 
 
+async def test_only_a_plain_first_bind_leaves_no_row(shop: Shop) -> None:
+    """One that did nothing but succeed is told by its line alone; one that had another owner keeps its row."""
+    plain, taken = await shop.won(shop.claim(_A, _B)), await shop.won(shop.claim(_A, _C, 1), lease_s=-1.0)
+    (call,) = await calls.claim(shop.db, limit=10, lease_s=LEASE_S)
+    assert call.key.line_id == taken.line_id
+    result = await shop.bind(plain)
+    assert result is not None
+    assert await shop.bind(plain) is None
+    assert await shop.bind(taken, token=2) is not None
+    kept = await shop.db.fetch("SELECT line_id, token, outcome FROM platform_call")
+    assert [tuple(row) for row in kept] == [(taken.line_id, 2, "done")]
+    told = await shop.db.fetchrow("SELECT * FROM every_call WHERE line_id = $1", plain.line_id)
+    assert told is not None
+    assert (told["no"], told["attempt"], told["outcome"]) == (1, 1, "done")
+    assert told["created_at"] <= told["settled_at"] == result.confirmed_at
+    assert await shop.wrong_books() == []
+
+
 async def test_a_line_without_ttl_never_expires(shop: Shop) -> None:
     """ttl_s 0: no end, and the sweep never looks at it."""
     claim = await shop.active(shop.claim(_A, _B, ttl_s=0))

@@ -144,7 +144,7 @@ async def _reserve_and_settle(shop: Shop, start: int) -> None:
         mode=LockMode.WAIT,
         lease_s=LEASE_S,
     )  # fmt: skip
-    await calls.settle_bound(db, [Bound(key_of(claim), 1, "sub") for claim in claims], lease_s=LEASE_S)
+    await calls.settle_bound(db, [Bound(key_of(claim), 1, "sub", plain=True) for claim in claims], lease_s=LEASE_S)
     asks = [ReleaseAsk(claim.pool_id, claim.binding_id, shop.app_id) for claim in claims]
     await bindings.release(db, asks, reason="released", lease_s=LEASE_S)
     await calls.settle_ended(db, [ended(claim) for claim in claims])

@@ -396,7 +396,7 @@ async def test_opposite_orders_never_wait_in_a_circle(pairs: Pairs) -> None:
         made = [pairs.claim(f"{a[:-1]}{n}", f"{b[:-1]}{n}", n % 4) for n in range(8)]
         assert set(await shop.reserve(*made)) == {"won"}
         shuffled = [dice.sample(made, len(made)) for _ in range(5)]
-        bound = [Bound(key_of(one), 1, "sub-" + one.line_id.hex) for one in shuffled[0]]
+        bound = [Bound(key_of(one), 1, "sub-" + one.line_id.hex, plain=n % 2 == 0) for n, one in enumerate(shuffled[0])]
         await asyncio.gather(
             calls.settle_bound(shop.db, bound, lease_s=LEASE_S),
             pairs.join(*(pairs.joiner(one) for one in shuffled[1])),

@@ -233,13 +233,13 @@ class Instance:
 
     async def calls(self) -> list[dict[str, Any]]:
         """Every platform call, oldest first."""
-        return await self.rows("SELECT * FROM platform_call ORDER BY created_at, no")
+        return await self.rows("SELECT * FROM every_call ORDER BY created_at, no")
 
     async def lines(self) -> list[dict[str, Any]]:
         """Every line, the newest last."""
         return await self.rows(
             "SELECT l.*, x.number FROM line AS l JOIN x_number AS x USING (pool_id, x_id)"
-            " JOIN platform_call AS c ON c.pool_id = l.pool_id AND c.line_id = l.id AND c.no = 1 ORDER BY c.created_at"
+            " JOIN every_call AS c ON c.pool_id = l.pool_id AND c.line_id = l.id AND c.no = 1 ORDER BY c.created_at"
         )
 
     async def held(self) -> list[tuple[str, bool]]:

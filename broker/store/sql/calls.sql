@@ -9,7 +9,7 @@ SELECT ord, line_state FROM extend_calls($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: settle_bound
 SELECT ord, line_state, confirmed_at
-FROM settle_bound($1, $2, $3, $4, $5, $6, make_interval(secs => $7));
+FROM settle_bound($1, $2, $3, $4, $5, $6, make_interval(secs => $7), $8);
 
 -- name: settle_ended
 SELECT ord, ended_at

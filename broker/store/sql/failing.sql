@@ -13,8 +13,9 @@ SELECT app_id, count(*) AS many FROM failing_call WHERE dead_at IS NOT NULL GROU
 DELETE FROM failing_call AS f
 WHERE (f.line_id, f.no) IN (
   SELECT o.line_id, o.no FROM failing_call AS o
-  JOIN platform_call AS c ON c.pool_id = o.pool_id AND c.line_id = o.line_id AND c.no = o.no
-  WHERE o.dead_at IS NULL AND o.noted_at < broker_now() - interval '1 day' AND c.settled_at IS NOT NULL
+  WHERE o.dead_at IS NULL AND o.noted_at < broker_now() - interval '1 day' AND NOT EXISTS (
+    SELECT FROM platform_call AS c
+    WHERE c.pool_id = o.pool_id AND c.line_id = o.line_id AND c.no = o.no AND c.settled_at IS NULL)
   LIMIT $1)
 RETURNING f.no;
 

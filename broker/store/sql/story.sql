@@ -18,9 +18,9 @@ asked AS (
   SELECT f.id FROM mine AS m
   JOIN slot AS s ON s.pool_id = m.pool_id AND s.party_key = m.a_key
   JOIN line AS f ON f.pool_id = s.pool_id AND f.id = s.line_id
-  JOIN platform_call AS c ON c.pool_id = f.pool_id AND c.line_id = f.id AND c.no = 1
+  JOIN every_call AS c ON c.pool_id = f.pool_id AND c.line_id = f.id AND c.no = 1
   WHERE f.state = 'failed' AND f.a_key = m.a_key AND f.b_key = m.b_key AND (c.created_at >= $3 OR c.settled_at >= $3)
-    AND c.settled_at <= (SELECT n.created_at FROM platform_call AS n
+    AND c.settled_at <= (SELECT n.created_at FROM every_call AS n
                          WHERE n.pool_id = m.pool_id AND n.line_id = m.id AND n.no = 1) + interval '1 second'
 )
 SELECT l.id, x.number AS x, l.id = $2 AS current, l.confirmed_at, l.expires_at, l.subscription_id, l.options,
@@ -37,7 +37,7 @@ SELECT c.line_id, c.no, c.op, c.state, c.token, c.attempt, c.created_at, c.settl
        (SELECT f.dead_at FROM failing_call AS f WHERE f.line_id = c.line_id AND f.no = c.no) AS dead_at,
        (SELECT array_agg(w.name ORDER BY w.name) FROM jsonb_object_keys(c.wanted) AS w (name) WHERE w.name <> 'before')
          AS wanted
-FROM platform_call AS c WHERE c.pool_id = $1 AND c.line_id = ANY ($2::uuid[]) ORDER BY c.line_id, c.no;
+FROM every_call AS c WHERE c.pool_id = $1 AND c.line_id = ANY ($2::uuid[]) ORDER BY c.line_id, c.no;
 
 -- name: rests
 SELECT s.line_id, s.party_key, s.until FROM slot AS s
