@@ -29,6 +29,8 @@ _LOOK_S = 0.1
 _EXPIRING = timedelta(seconds=5)
 #: The platform's callDirection.
 _DIRECTIONS = {"both": 0, "a_to_b": 1, "b_to_a": 2}
+#: A party is on that X already (contract 2.1).
+TAKEN = "1012010"
 _LIVE = frozenset({"pending", "active", "releasing"})
 #: Modes of which the platform keeps nothing.
 _KEPT_BY_US = frozenset({"x"})
@@ -66,8 +68,13 @@ class Books:
         return line["expires_at"] is not None and line["expires_at"] < self.now + _EXPIRING
 
 
-async def check_books(database_url: str, vault: Vault, emulator_admin_url: str, *, settle_s: float = 30.0) -> list[str]:
-    """Compare database and platform once no platform call is open (waiting at most ``settle_s``)."""
+async def check_books(
+    database_url: str, vault: Vault, emulator_admin_url: str, *, settle_s: float = 30.0, undisturbed: bool = False
+) -> list[str]:
+    """Compare database and platform once no platform call is open (waiting at most ``settle_s``).
+
+    ``undisturbed``: nothing was killed, frozen or unknown, so the platform never had to refuse a bind of ours.
+    """
     books = await read_books(database_url, settle_s=settle_s)
     live, rows = await read_platform(emulator_admin_url)
     violations = within(books)
@@ -76,6 +83,12 @@ async def check_books(database_url: str, vault: Vault, emulator_admin_url: str, 
     violations.extend(compare(books, vault, live))
     violations.extend(replay(rows, live))
     violations.extend(effects(books, rows))
+    if undisturbed:
+        violations.extend(
+            f"the platform refused a party twice on one X: ledger row {row['seq']}"
+            for row in rows
+            if row["op"] == "bind" and row["result_code"] == TAKEN and row["app_key"] in books.apps
+        )
     return violations
 
 

@@ -67,6 +67,20 @@ def _figures(inside: Sequence[Sample], seconds: float) -> dict[str, Any]:
         "released": sum(event.outcome == "ok" for event in releases),
         "release_not_200": _by_status(event for event in releases if event.outcome != "ok"),
         "release_latency_ms": percentiles(histogram(event.done - event.invoked for event in releases)),
+        **{name: _others(inside, op) for op, name in (("read", "reads"), ("change", "changes")) if _has(inside, op)},
+    }
+
+
+def _has(inside: Sequence[Sample], op: str) -> bool:
+    return any(event.op == op for _, event in inside)
+
+
+def _others(inside: Sequence[Sample], op: str) -> dict[str, Any]:
+    events = [event for _, event in inside if event.op == op]
+    return {
+        "ok": sum(event.outcome == "ok" for event in events),
+        "not_ok": _by_status(event for event in events if event.outcome != "ok"),
+        "latency_ms": percentiles(histogram(event.done - event.invoked for event in events)),
     }
 
 

@@ -31,13 +31,14 @@ class Operation:
     """One request of a client.
 
     ``ok``: a bind answered 201, a release or change answered 200. ``refused``: certainly nothing was done.
-    ``unknown``: no answer, 202 or 5xx. ``a`` and ``b`` are given for binds, and with ``x`` for changes that are ok: who
-    holds what from then on; ``x`` and ``binding`` for binds that are ok, ``binding`` for releases and changes. Binds
-    that were repeated under one Idempotency-Key carry it in ``key``. ``ttl_s`` 0 = no expiry. ``line``: what the
-    platform holds, where it is told; several orders of a pair may share one, and its parties may be replaced.
+    ``unknown``: no answer, 202 or 5xx. Reads prove nothing and name no binding. ``a`` and ``b`` are given for binds,
+    and with ``x`` for changes that are ok: who holds what from then on; ``x`` and ``binding`` for binds that are ok,
+    ``binding`` for releases and changes. Binds that were repeated under one Idempotency-Key carry it in ``key``.
+    ``ttl_s`` 0 = no expiry. ``line``: what the platform holds, where it is told; several orders of a pair may share
+    one, and its parties may be replaced.
     """
 
-    op: Literal["bind", "change", "release"]
+    op: Literal["bind", "change", "release", "read"]
     outcome: Outcome
     invoked: float
     done: float

@@ -232,7 +232,7 @@ async def _client(
         host, port,
     )  # fmt: skip
     while time.monotonic() < until:
-        connection.send(orders.bind()[3])
+        connection.send(orders.bind().request)
         status, body = await asyncio.wait_for(answers.get(), _KNOWN_S)
         found.statuses[status] += 1
         if status != 201:
@@ -241,7 +241,7 @@ async def _client(
         since = time.monotonic()
         await asyncio.sleep(random.uniform(0.02, 0.1))
         spans.append((since, time.monotonic()))
-        connection.send(orders.release(orjson.loads(body)["id"]))
+        connection.send(orders.release(orjson.loads(body)["id"]).request)
         status, _ = await asyncio.wait_for(answers.get(), _KNOWN_S)
         found.statuses[status] += 1
     connection.close()

@@ -1,5 +1,7 @@
 """One load process: ``python -m bench.load`` reads a plan, says ``ready``, and begins at the time it is then told.
 
+Meanwhile it says how many binds were confirmed so far, a line each quarter of a second.
+
 Everything happens in callbacks on uvloop: about 25 µs of CPU for a request with its answer, so that the load takes
 little from the machine that it measures. What was seen is written after the end, one JSON array a line.
 """
@@ -11,19 +13,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import orjson
 import uvloop
 
-from bench.connection import Connection
+from bench.client import Client
 from bench.history import Operation, Outcome
-from bench.plan import Orders, Plan
+from bench.plan import Ask, Op, Orders, Plan
 
 _LOOK_S = 0.25
 _RELEASE_LOOK_S = 0.02
-_RECONNECT_S = 0.1
 
 now = time.monotonic
 
@@ -43,115 +45,31 @@ def read_samples(path: Path) -> Iterator[tuple[float, Operation]]:
             yield intended, Operation(*fields)
 
 
-class _Client:
-    """One connection and the request under way on it."""
+@dataclass(slots=True)
+class _Held:
+    """A binding that the load holds; it ``ends`` by itself (monotonic; 0 = never), is to be released when ``due``."""
 
-    __slots__ = ("_a", "_b", "_binding", "_connection", "_key", "_load", "_op", "_request", "intended", "invoked")
-
-    def __init__(self, load: _Load) -> None:
-        self._load = load
-        self._connection: Connection | None = None
-        self.invoked: float | None = None
-        self.intended = 0.0
-        self._request = b""
-        self._a = self._b = ""
-        self._op: Literal["bind", "release"] = "bind"
-        self._binding: str | None = None
-        self._key: str | None = None
-
-    @property
-    def bound_last(self) -> bool:
-        return self._op == "bind"
-
-    def bind(self, intended: float | None) -> None:
-        self._op, self._binding = "bind", None
-        self._a, self._b, self._key, request = self._load.orders.bind()
-        self._begin(request, intended)
-
-    def release(self, binding: str) -> None:
-        self._op, self._binding, self._key = "release", binding, None
-        self._a = self._b = ""
-        self._begin(self._load.orders.release(binding), None)
-
-    def _begin(self, request: bytes, intended: float | None) -> None:
-        self.invoked = now()
-        self.intended = self.invoked if intended is None else intended
-        if self._connection is not None:
-            self._connection.send(request)
-            return
-        self._request = request
-        self._load.spawn(self._connect_and_send())
-
-    async def connect(self) -> None:
-        plan = self._load.plan
-        loop = asyncio.get_running_loop()
-        _, self._connection = await loop.create_connection(
-            lambda: Connection(self._answered, self._lost), plan.host, plan.port
-        )
-
-    async def _connect_and_send(self) -> None:
-        try:
-            await self.connect()
-        except OSError:
-            await asyncio.sleep(_RECONNECT_S)
-            self._over("refused", 0, b"")
-            return
-        if self._connection is not None:
-            self._connection.send(self._request)
-
-    def hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-    def _lost(self, connection: Connection) -> None:
-        if connection is not self._connection:
-            return
-        self._connection = None
-        if self.invoked is not None:
-            self._over("unknown", 0, b"")
-
-    def _answered(self, status: int, body: bytes) -> None:
-        if not self._load.plan.keep_alive and self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        outcome: Outcome = "unknown"
-        if status == (201 if self._op == "bind" else 200):
-            outcome = "ok"
-        elif 400 <= status < 500:
-            outcome = "refused"
-        self._over(outcome, status, body)
-
-    def _over(self, outcome: Outcome, status: int, body: bytes) -> None:
-        if self.invoked is None:
-            return
-        done, invoked, self.invoked = now(), self.invoked, None
-        x = None
-        if self._op == "bind" and outcome == "ok":
-            told = orjson.loads(body)
-            self._binding, x = told["id"], told["x"]
-        ttl_s = float(self._load.plan.ttl_s) if self._op == "bind" else 0.0
-        self._load.samples.append(
-            (
-                self.intended, self._op, outcome, invoked, done, self._binding, self._a, self._b, x, ttl_s, self._key,
-                status,
-            )
-        )  # fmt: skip
-        if x is not None and self._binding is not None:
-            self._load.bound(self._binding, done)
-        self._load.idle(self)
+    binding: str
+    a: str
+    b: str
+    ends: float
+    due: float
 
 
 class _Load:
-    """What both loops share: connections, what was seen, releases that come due, the end."""
+    """What both loops share: connections, what was seen and is held, releases that come due, the end."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.orders = Orders(plan)
         self.samples: list[tuple[object, ...]] = []
-        self.clients = [_Client(self) for _ in range(plan.connections)]
+        self.clients = [Client(self) for _ in range(plan.connections)]
         self.stopping = False
+        self.confirmed = 0
         self._begun = 0
-        self._due: deque[tuple[float, str]] = deque()
+        self._held: deque[_Held] = deque()
+        #: Changes under way: nobody else touches those bindings.
+        self._changing: dict[str, _Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> None:
@@ -165,6 +83,7 @@ class _Load:
         end = start + self.plan.seconds
         while now() < end:
             await asyncio.sleep(min(_LOOK_S, max(end - now(), 0.0)))
+            print(self.confirmed, flush=True)
             self._hang_up_late(self.plan.request_timeout_s)
         self.stopping = True
         last = now() + self.plan.request_timeout_s
@@ -184,25 +103,109 @@ class _Load:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def bound(self, binding: str, at: float) -> None:
-        if self.plan.release_after_s is not None:
-            self._due.append((at + self.plan.release_after_s, binding))
+    # -- what to send ----------------------------------------------------------------------------------------------
 
-    def released(self, client: _Client) -> bool:
-        """Begin the next release that is due on ``client``, if there is one."""
-        if not self._due or self._due[0][0] > now():
-            return False
-        client.release(self._due.popleft()[1])
-        return True
-
-    def may_bind(self) -> bool:
+    def may_begin(self) -> bool:
         self._begun += 1
         return self._begun <= self.plan.max_requests and not self.stopping
+
+    def next_ask(self) -> Ask:
+        """Compose what the mix says comes next; of nothing held there is nothing to read, change or release."""
+        op: Op = self.orders.next_op()
+        if op == "batch":
+            return self.orders.batch()
+        if op == "bind" or not self._held:
+            return self.orders.bind()
+        held = self._held.popleft()
+        if op == "release":
+            return self.orders.release(held.binding)
+        if op == "change":
+            self._changing[held.binding] = held
+            return self.orders.change(held.binding, held.a)
+        self._held.append(held)
+        return self.orders.read(held.binding)
+
+    def released(self, client: Client) -> bool:
+        """Begin the next release that is due on ``client``, if there is one."""
+        held, plan = self._held, self.plan
+        too_many = plan.keep is not None and len(held) > plan.keep
+        if not held or not (too_many or (plan.release_after_s is not None and held[0].due <= now())):
+            return False
+        client.send(self.orders.release(held.popleft().binding))
+        return True
+
+    # -- what was seen ---------------------------------------------------------------------------------------------
+
+    def answered(self, client: Client, ask: Ask, outcome: Outcome, status: int, body: bytes) -> None:
+        """Note it, and take over what is held from now on."""
+        at = (client.intended, client.invoked or 0.0, now())
+        if ask.op == "bind":
+            told = orjson.loads(body) if outcome == "ok" else {}
+            self._bound(at, ask, 0, outcome, status, told)
+        elif ask.op == "batch":
+            items = orjson.loads(body)["items"] if outcome == "ok" else [{"status": status}] * len(ask.pairs)
+            for place, item in enumerate(items):
+                each: Outcome = (
+                    "ok" if item["status"] == 201 else "refused" if 400 <= item["status"] < 500 else "unknown"
+                )
+                self._bound(at, ask, place, each, item["status"], item.get("binding", {}))
+        elif ask.op == "change":
+            self._changed(at, ask, outcome, status, body)
+        else:
+            self._sample(at, ask.op, outcome, ask.binding, status=status)
+
+    def _bound(
+        self, at: tuple[float, float, float], ask: Ask, place: int, outcome: Outcome, status: int, told: dict[str, Any]
+    ) -> None:
+        (a, b), ttl_s = ask.pairs[place], float(self.plan.ttl_s)
+        binding, x = (told["id"], told["x"]) if outcome == "ok" else (None, None)
+        self.confirmed += outcome == "ok"
+        self._sample(at, "bind", outcome, binding, (a, b), x, ttl_s, ask.key, status, told.get("line"))
+        if binding is not None and self._holds:
+            _, invoked, done = at
+            due = done + (self.plan.release_after_s or 0.0)
+            self._held.append(_Held(binding, a, b, invoked + ttl_s if ttl_s else 0.0, due))
+
+    @property
+    def _holds(self) -> bool:
+        return self.plan.release_after_s is not None or self.plan.keep is not None or bool(self.plan.mix)
+
+    def _changed(self, at: tuple[float, float, float], ask: Ask, outcome: Outcome, status: int, body: bytes) -> None:
+        held = self._changing.pop(ask.binding or "")
+        told = orjson.loads(body) if outcome == "ok" else {}
+        if outcome == "ok" and told["state"] == "active" and told["pending_change"] is None:
+            _, held.b = ask.pairs[0]
+            ttl_s = max(held.ends - at[1], 0.001) if held.ends else 0.0
+            pair = held.a, held.b
+            self._sample(at, "change", "ok", held.binding, pair, told["x"], ttl_s, None, status, told["line"])
+        else:
+            self._sample(at, "change", "refused" if outcome == "refused" else "unknown", held.binding, status=status)
+        if outcome != "unknown":
+            self._held.append(held)
+
+    def _sample(
+        self,
+        at: tuple[float, float, float],
+        op: str,
+        outcome: Outcome,
+        binding: str | None,
+        pair: tuple[str, str] = ("", ""),
+        x: str | None = None,
+        ttl_s: float = 0.0,
+        key: str | None = None,
+        status: int = 0,
+        line: str | None = None,
+    ) -> None:
+        intended, invoked, done = at
+        a, b = pair
+        self.samples.append((intended, op, outcome, invoked, done, binding, a, b, x, ttl_s, key, status, line))
+
+    # -- the loop --------------------------------------------------------------------------------------------------
 
     def begin(self, start: float) -> None:
         raise NotImplementedError
 
-    def idle(self, client: _Client) -> None:
+    def idle(self, client: Client) -> None:
         raise NotImplementedError
 
     def end(self) -> None:
@@ -218,12 +221,12 @@ class ClosedLoop(_Load):
         for client in self.clients:
             self.idle(client)
 
-    def idle(self, client: _Client) -> None:
-        """Release what is due after each bind, so that the two keep step; else bind."""
-        if self.stopping or (client.bound_last and self.released(client)):
+    def idle(self, client: Client) -> None:
+        """Release what is due after each bind, so that the two keep step; else send what comes next."""
+        if self.stopping or (client.last != "release" and self.released(client)):
             return
-        if self.may_bind():
-            client.bind(None)
+        if self.may_begin():
+            client.send(self.next_ask())
 
 
 class OpenLoop(_Load):
@@ -232,11 +235,11 @@ class OpenLoop(_Load):
     def __init__(self, plan: Plan) -> None:
         """Draw the arrivals."""
         super().__init__(plan)
-        self._starts = self.orders.arrivals(plan)
+        self._starts = self.orders.arrivals()
         self._next = 0
         self._start = 0.0
         #: In turn: the one that was answered last would send all load to the worker that refuses fastest.
-        self._free: deque[_Client] = deque()
+        self._free: deque[Client] = deque()
         self._backlog: deque[float] = deque()
 
     def begin(self, start: float) -> None:
@@ -244,7 +247,7 @@ class OpenLoop(_Load):
         self._start = start
         self._free = deque(self.clients)
         self._pump()
-        if self.plan.release_after_s is not None:
+        if self.plan.release_after_s is not None or self.plan.keep is not None:
             self._pump_releases()
 
     def _pump(self) -> None:
@@ -253,7 +256,7 @@ class OpenLoop(_Load):
             self._backlog.append(self._start + self._starts[self._next])
             self._next += 1
         while self._backlog and self._free:
-            self._free.popleft().bind(self._backlog.popleft())
+            self._free.popleft().send(self.next_ask(), self._backlog.popleft())
         if self._next < len(self._starts) and not self.stopping:
             wait = self._starts[self._next] - (now() - self._start)
             asyncio.get_running_loop().call_later(max(wait, 0.0), self._pump)
@@ -264,10 +267,10 @@ class OpenLoop(_Load):
         if not self.stopping:
             asyncio.get_running_loop().call_later(_RELEASE_LOOK_S, self._pump_releases)
 
-    def idle(self, client: _Client) -> None:
+    def idle(self, client: Client) -> None:
         """Send what waits for a connection."""
         if self._backlog:
-            client.bind(self._backlog.popleft())
+            client.send(self.next_ask(), self._backlog.popleft())
         else:
             self._free.append(client)
 

@@ -23,9 +23,9 @@ import orjson
 from bench.figures import histogram, percentiles
 from bench.machine import load_average, machine
 from bench.plan import Plan
-from bench.run import Ask, Window, run_window
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, address, running
+from bench.window import Window, run_window
 from broker.settings import Settings
 
 _MOST_TIMES = 2.0
@@ -90,9 +90,10 @@ async def _load(options: argparse.Namespace, stack: Stack, scenario: Scenario, k
         connections=options.connections if kind == "open" else options.clients,
         seconds=options.warmup + options.seconds, seed=round(rate) + 1,
     )  # fmt: skip
-    ask = Ask(plan, options.warmup, 1, options.workers, options.load_processes, Shape())
     with TemporaryDirectory(prefix="broker-bench-samples-") as folder:
-        return await run_window(ask, stack, None, Path(folder), lambda _what, _share: None)
+        return await run_window(
+            plan, Path(folder), lambda _what, _share: None, warmup_s=options.warmup, processes=options.load_processes
+        )
 
 
 def _told(turns: Sequence[Window]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -15,9 +16,15 @@ def table(result: dict[str, Any]) -> str:
     costs = [run["cost"] for run in result["runs"] if "cost" in run]
     if costs:
         lines += ["", *_cost(costs), "", *_statements(costs[-1])]
+    if "against" in result:
+        lines += ["", f"in turn with {result['against']['name']}:", *_runs(result["against"]["runs"])]
+        lines += [
+            f"{name}: {one['median']:.2f} times, spread {one['least']:.2f} to {one['most']:.2f}"
+            for name, one in result["ratios"].items()
+        ]
+    lines += ["", *_pools(result.get("pools", []))]
     checked = result["checked"]
     lines += [
-        "",
         f"{len(result['violations'])} violations in {checked['operations']} operations ({checked['seconds']} s)",
     ]
     return "\n".join(lines)
@@ -35,8 +42,17 @@ def _where(result: dict[str, Any]) -> list[str]:
         names = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_method")
         shown = ", ".join(f"{name} {postgres[name]}" for name in names)
         lines.append(f"PostgreSQL {postgres['version']}: {shown}")
-    lines.append("; ".join(f"{name} {value}" for name, value in result["scenario"].items() if value not in (None, {})))
+    lines += [f"{result['name']}: {result['about']}", "; ".join(_given(result["given"]))]
     return lines
+
+
+def _given(given: dict[str, Any], of: str = "") -> Iterator[str]:
+    """Name what is not as always."""
+    for name, value in given.items():
+        if isinstance(value, dict):
+            yield from _given(value, f"{of}{name}.")
+        else:
+            yield f"{of}{name} {value}"
 
 
 def _runs(runs: list[dict[str, Any]]) -> list[str]:
@@ -57,10 +73,26 @@ def _runs(runs: list[dict[str, Any]]) -> list[str]:
                 f"    intended {run['intended']}, sent late {run['sent_late']}, never sent {run['unsent']}, "
                 f"send lag p99 {lag.get('p99', 0):.1f} ms"
             )
+        for name in ("reads", "changes"):
+            if name in run:
+                one = run[name]
+                lines.append(
+                    f"    {name} {one['ok']}, p99 {one['latency_ms'].get('p99', 0):.1f} ms, not 200 {one['not_ok']}"
+                )
+        if run["troubles"]:
+            lines.append("    " + ", ".join(f"{name} {count}" for name, count in run["troubles"].items()))
     rates = [run["confirmed_per_s"] for run in runs]
     if len(rates) > 1:
         lines.append(f"median {statistics.median(rates):.1f}/s, spread {min(rates):.1f} to {max(rates):.1f}")
     return lines
+
+
+def _pools(pools: list[dict[str, Any]]) -> list[str]:
+    if not pools:
+        return []
+    used, least = (sum(pool[name] for pool in pools) for name in ("in_use", "least"))
+    lines = sum(pool["lines"] for pool in pools)
+    return [f"{lines} live lines on {used} X in the {len(pools)} fullest pools; X* {least}: {used / least:.2f} times"]
 
 
 def _cost(costs: list[dict[str, Any]]) -> list[str]:

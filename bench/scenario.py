@@ -14,7 +14,8 @@ from broker.store.registry import hash_key
 from broker.store.statements import statements
 
 _CALLER = "bench"
-_AREAS = ("010", "020", "021", "022", "023", "024", "025", "027", "028", "029", "0311", "0371", "0571", "0731", "0755")
+#: Area codes of the pools, in turn.
+AREAS = ("010", "020", "021", "022", "023", "024", "025", "027", "028", "029", "0311", "0371", "0571", "0731", "0755")
 _PROBES = 24
 _KNOWN_S = 15.0
 _NUMBERS = """
@@ -71,13 +72,13 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
         await db.execute("UPDATE app SET extensions_per_x = $2 WHERE id = $1", app_id, shape.extensions_per_x)
         caller_id = await db.fetchval(sql["add_caller"], app_id, _CALLER)
         for place, name in enumerate(pools):
-            area = _AREAS[place % len(_AREAS)]
+            area = AREAS[place % len(AREAS)]
             pool_id = await db.fetchval(sql["add_pool"], app_id, name, area)
             await db.execute(sql["route_pool"], pool_id, shape.routing)
             numbers = [f"+86{shape.first_x + place * 100_000 + x}" for x in range(shape.numbers)]
             await db.execute(_NUMBERS, pool_id, numbers)
             rented.extend({"number": number, "area_code": area} for number in numbers)
-        await _rent(stack, {"secret": secret, "mode": shape.mode}, app_key, rented)
+        await rent(stack, {"secret": secret, "mode": shape.mode}, app_key, rented)
         # The key comes last: who accepts it has loaded everything before it.
         await db.execute(sql["add_key"], hash_key(api_key), caller_id, ["bind", "read"], api_key[-4:])
         # Only what is full already: statistics of the empty hot tables would mislead the planner.
@@ -88,7 +89,8 @@ async def prepare(stack: Stack, shape: Shape) -> Scenario:
     return Scenario(api_key, pools, float(shape.quarantine_s), shape.cap)
 
 
-async def _rent(stack: Stack, terms: dict[str, str], app_key: str, numbers: list[dict[str, str]]) -> None:
+async def rent(stack: Stack, terms: dict[str, str], app_key: str, numbers: list[dict[str, str]]) -> None:
+    """Make an app at the emulator and give it numbers."""
     app = f"{stack.emulator_admin}/emulator/apps/{app_key}"
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=60)) as http:
         await http.put(app, json={**terms, "rate": 0, "burst": None})

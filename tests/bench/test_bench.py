@@ -80,11 +80,11 @@ def test_arrivals_are_drawn_beforehand() -> None:
     """Poisson and constant arrivals have the rate asked for; the same seed draws the same."""
     fields: dict[str, Any] = {"host": "h", "port": 1, "api_key": "k", "connections": 1, "seed": 7, "out": ""}
     plan = Plan(**fields, kind="open", seconds=50.0, rate=200.0)
-    starts = Orders(plan).arrivals(plan)
+    starts = Orders(plan).arrivals()
     assert 9_500 < len(starts) < 10_500
-    assert starts == sorted(starts) == Orders(plan).arrivals(plan)
+    assert starts == sorted(starts) == Orders(plan).arrivals()
     constant = Plan(**fields, kind="open", seconds=2.0, rate=10.0, arrivals="constant")
-    assert Orders(constant).arrivals(constant) == pytest.approx([n / 10 for n in range(20)])
+    assert Orders(constant).arrivals() == pytest.approx([n / 10 for n in range(20)])
 
 
 def test_a_stall_counts_in_full() -> None:
