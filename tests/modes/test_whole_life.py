@@ -5,6 +5,7 @@ Nothing is told by the tests: the platform pushes what happens, and we are compa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -117,6 +118,17 @@ class Order:
         page = await self.client.emulator("GET", f"told?after={self.since}&limit=10000&app_key={self.app['app_key']}")
         return [row for row in page["items"] if row["x"] == self.made["x"]]
 
+    async def heard_by_us(self) -> list[Json]:
+        """Wait until everything told has been heard, and return it."""
+
+        async def delivered() -> list[Json] | None:
+            if (await self.client.emulator("GET", "traffic"))["waiting"]:
+                return None
+            found = await self.told()
+            return found if all(row["state"] == "delivered" for row in found) else None
+
+        return list(await eventually(delivered, "everything told has been heard, repetitions and all"))
+
     async def recording(self, record: Json) -> bytes:
         """Fetch what was recorded. The clock was moved: a process that has not spoken since says 503 once."""
 
@@ -177,14 +189,55 @@ async def test_the_whole_life_of_an_order(order: Order) -> None:
 
     feed = (await order.ask("GET", f"/v1/events?binding_id={order.made['id']}")).body["items"]
     assert sorted(event["type"] for event in feed) == sorted(_EVENTS[order.mode])
-
-    async def delivered() -> list[Json] | None:
-        found = await order.told()
-        return found if all(row["state"] == "delivered" for row in found) else None
-
-    ledger: list[Json] = await eventually(delivered, "the platform has been heard")
+    ledger = await order.heard_by_us()
     assert [row["type"] for row in ledger] == list(_STEPS[order.mode])
     assert {row["session_id"] for row in ledger} <= {session, None}
+
+
+@pytest.mark.parametrize("order", ["axb"], indirect=True)
+async def test_trouble_on_the_way_changes_nothing(order: Order) -> None:
+    """Repeated, delayed, wrongly signed, cut, packed and late: the books and the feed say what was told, once."""
+    await order.bind()
+    trouble = {
+        "duplicates": 0.5, "delay_s": 1, "wrong_signature": 0.2, "cut": 0.1, "cdr_batch": 4, "cdr_batch_s": 1,
+    }  # fmt: skip
+    await order.client.emulator("PUT", "trouble", trouble)
+    try:
+        placed = {"from": order.b, "to": order.made["x"], "talk_s": 0}
+        sessions = [(await order.client.emulator("POST", "calls", placed))["session_id"] for _ in range(12)]
+        sent = [(await order.text())["sms_identifier"] for _ in range(4)]
+
+        async def tried() -> bool:
+            return all(row["pushes"] for row in await order.told())
+
+        await eventually(tried, "everything told has been pushed once")
+    finally:
+        await order.client.emulator("PUT", "trouble", {})
+    # What was not heard is pushed again a minute after the first time.
+    await order.wait(90)
+    ledger = await order.heard_by_us()
+    assert Counter(row["type"] for row in ledger) == {
+        **dict.fromkeys(("callin", "callout", "alerting", "answer", "disconnect", "fee"), len(sessions)),
+        "Notify": len(sent),
+    }
+    assert sum(row["pushes"] for row in ledger) > len(ledger)
+
+    async def found(what: str) -> list[Json]:
+        return list((await order.ask("GET", f"/v1/{what}?binding_id={order.made['id']}")).body["items"])
+
+    async def told() -> Counter[str] | None:
+        path = f"/v1/events?binding_id={order.made['id']}&limit=200"
+        kinds = Counter(event["type"] for event in (await order.ask("GET", path)).body["items"])
+        return kinds if kinds.total() >= 1 + 5 * len(sessions) + len(sent) else None
+
+    assert await eventually(told, "all of it in the feed") == {
+        "binding.active": 1,
+        **dict.fromkeys(("call.started", "call.ringing", "call.answered", "call.ended", "cdr.created"), len(sessions)),
+        "sms.forwarded": len(sent),
+    }
+    for what in ("calls", "cdrs"):
+        assert sorted(one["session_id"] for one in await found(what)) == sorted(sessions)
+    assert len(await found("sms")) == len(sent)
 
 
 @pytest.mark.parametrize("order", ["axb"], indirect=True)
