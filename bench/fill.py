@@ -48,6 +48,7 @@ SELECT p.name AS pool, live.lines, live.in_use, (SELECT count(*) FROM x_number A
        greatest(coalesce(barred.barred, 0), ceil(live.lines::numeric / a.cap)::bigint, 1) AS least
 FROM live JOIN pool AS p ON p.id = live.pool_id JOIN app AS a ON a.id = p.app_id
      LEFT JOIN barred ON barred.pool_id = p.id
+WHERE p.name = ANY ($1)
 ORDER BY live.lines DESC, p.name LIMIT 50
 """
 
@@ -73,9 +74,9 @@ async def fill(stack: Stack, wanted: Fill, shape: Shape, pools: Sequence[str]) -
         await db.close()
 
 
-async def pool_use(db: asyncpg.Connection[Any]) -> list[dict[str, Any]]:
-    """Return the fullest pools: live lines, X in use, and the least X that any choice would need (X*).
+async def pool_use(db: asyncpg.Connection[Any], pools: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the fullest of these pools: live lines, X in use, and the least X that any choice would need (X*).
 
     ``least`` is the most X barred for one phone, or the lines by the cap if that is more.
     """
-    return [{**dict(row), "least": int(row["least"])} for row in await db.fetch(_USE, timeout=_LIMIT_S)]
+    return [{**dict(row), "least": int(row["least"])} for row in await db.fetch(_USE, list(pools), timeout=_LIMIT_S)]

@@ -110,7 +110,7 @@ class Bench:
 
     async def pools(self, db: asyncpg.Connection[Any]) -> list[dict[str, Any]]:
         """Return how full they are."""
-        return await pool_use(db)
+        return await pool_use(db, self.plan.pools)
 
     async def violations(self) -> list[str]:
         """Compare what was seen, the database and the platform."""

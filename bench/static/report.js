@@ -48,6 +48,7 @@
     plots.push(() => plot.setSize({ width: width(), height: 240 }));
   };
 
+  const fromZero = { y: { range: (_plot, _low, high) => [0, high * 1.1 || 1] } };
   const named = (names) => ({ values: (_plot, ticks) => ticks.map((tick) => names[tick] || ""), rotate: names.length > 6 ? -60 : 0,
     size: names.length > 6 ? 90 : 40, splits: () => names.map((_name, place) => place) });
 
@@ -84,8 +85,8 @@
     parent.replaceChildren();
     plots.length = 0;
     const { answers, processes } = run.over_time;
-    chart(parent, "throughput", "Confirmed bindings a second", answers.t, [["confirmed/s", answers.confirmed_per_s]]);
-    chart(parent, "latency", "Latency, ms", answers.t, [["p50", answers.p50_ms], ["p99", answers.p99_ms]]);
+    chart(parent, "throughput", "Confirmed bindings a second", answers.t, [["confirmed/s", answers.confirmed_per_s]], fromZero);
+    chart(parent, "latency", "Latency, ms", answers.t, [["p50", answers.p50_ms], ["p99", answers.p99_ms]], fromZero);
     const places = run.distribution.map(([share]) => Math.log10(100 / Math.max(100 - share, 0.005)));
     chart(parent, "distribution", "Latency distribution, ms", places, [["ms", run.distribution.map(([, ms]) => ms)]], {
       xLabel: "percentile", xAxis: {
@@ -93,15 +94,15 @@
         values: (_plot, ticks) => ticks.map((at) => `${(100 - 100 / 10 ** at).toFixed(Math.max(at - 2, 0))} %`),
       },
     });
-    chart(parent, "cpu", "Processors busy, by process", processes.t, Object.entries(processes.cores));
+    chart(parent, "cpu", "Processors busy, by process", processes.t, Object.entries(processes.cores), fromZero);
     chart(parent, "wal", "WAL, MiB a second", processes.t,
-      [["MiB/s", processes.wal_bytes_per_s.map((one) => (one === null ? null : one / 2 ** 20))]]);
-    chart(parent, "memory", "Memory of a worker, MiB", processes.t, [["MiB", processes.worker_mib]]);
-    const batches = Object.entries((run.cost || {}).batch_rows || {});
+      [["MiB/s", processes.wal_bytes_per_s.map((one) => (one === null ? null : one / 2 ** 20))]], fromZero);
+    chart(parent, "memory", "Memory of a worker, MiB", processes.t, [["MiB", processes.worker_mib]], fromZero);
+    const batches = ((run.cost || {}).statements || []).filter((one) => one.rows_per_call > 1).slice(0, 8);
     chart(parent, "batches", "Rows a statement (batch sizes)", batches.map((_one, place) => place),
-      [["rows", batches.map(([, rows]) => rows)]], {
-        bars: true, x: { range: () => [-0.5, batches.length - 0.5] }, y: { range: (_plot, _low, high) => [0, high * 1.1 || 1] },
-        xLabel: "statement", xAxis: named(batches.map(([name]) => name)),
+      [["rows", batches.map((one) => one.rows_per_call)]], {
+        ...fromZero, bars: true, x: { range: () => [-0.5, batches.length - 0.5] },
+        xLabel: "statement", xAxis: named(batches.map((one) => one.name)),
       });
   };
 
@@ -112,7 +113,7 @@
     const place = add(main, "div", undefined, "charts");
     chart(place, "pools", "X numbers of the fullest pools", of.map((_one, at) => at),
       [["X in use", of.map((one) => one.in_use)], ["X*", of.map((one) => one.least)]], {
-        x: { range: () => [-0.5, of.length - 0.5] }, y: { range: (_plot, _low, high) => [0, high * 1.1 || 1] },
+        ...fromZero, x: { range: () => [-0.5, of.length - 0.5] },
         xLabel: "pool", xAxis: named(of.map((one) => one.pool)),
       });
     table(main, ["pool", "live lines", "X in use", "X*", "X in all"],
