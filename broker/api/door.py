@@ -105,8 +105,8 @@ class Guarded(RequestHandler):
             data and self._door is not None and self._clean
         ):  # aiohttp itself comes with nothing, to have its rest parsed
             self._clean = complete(data)
-            if self._clean and self._idle:
-                if self._door.watched and self._turned_away(self._door, data):
+            if self._clean and not (self._messages or self._close or self._force_close or self._upgraded):
+                if self._door.watched and self._idle and self._turned_away(self._door, data):
                     return
                 if (bind := self._door.whole(data, self)) is not None:
                     self._take(bind)
@@ -129,11 +129,11 @@ class Guarded(RequestHandler):
             self._leave()
 
     def _take(self, bind: Whole) -> None:
-        """Have the connection's own task go on with a bind as with what its parser has read."""
+        """Have the connection's own task go on with a bind, in its turn, as with what its parser has read."""
         self._request_count += 1
         self._messages.append((bind, EMPTY_PAYLOAD))  # type: ignore[arg-type] # made a request by Runner
-        if self._waiter is not None:
-            self._waiter.set_result(None)
+        if self._idle:
+            cast("asyncio.Future[None]", self._waiter).set_result(None)
 
     async def _answer(self, bind: Whole) -> bool:
         """Answer as the framework does, which waits for it when it shuts down; False = nobody is there any more."""
@@ -151,9 +151,7 @@ class Guarded(RequestHandler):
 
     @property
     def _idle(self) -> bool:
-        # Before anything has come, the connection's task may not have begun to wait yet.
-        waits = not self._waiter.done() if self._waiter is not None else not self._request_count
-        return waits and not self._close and not self._force_close and not self._upgraded
+        return self._waiter is not None and not self._waiter.done()
 
     def _turned_away(self, door: Door, data: bytes) -> bool:
         judged = door.look(data)
