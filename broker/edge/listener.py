@@ -29,12 +29,12 @@ class EdgeProtocol(Protocol):
     and pushed again.
     """
 
-    __slots__ = ("_begun", "_plain", "_rest", "_take_push", "_taking")
+    __slots__ = ("_begun", "_plain", "_rest", "_taker", "_taking")
 
     def __init__(self, *arguments: object, take: Take, **options: object) -> None:
         """Take what aiohttp gives its connections; ``take`` answers pushes."""
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._take_push = take
+        self._taker = take
         #: Whether what comes next is the beginning of a request, for all we know.
         self._plain = True
         self._taking: asyncio.Task[None] | None = None
@@ -58,7 +58,7 @@ class EdgeProtocol(Protocol):
             push = whole(data, self._peer)
             if push is not None:
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                self._taking = self._loop.create_task(self._answer_push(push), name="take a push")
+                self._taking = self._loop.create_task(self._respond(push), name="take a push")
                 return
             if begun(data):
                 self._begun = data
@@ -100,8 +100,8 @@ class EdgeProtocol(Protocol):
         self._plain = False
         super().data_received(data)
 
-    async def _answer_push(self, push: Push) -> None:
-        answer = await self._take_push(push)
+    async def _respond(self, push: Push) -> None:
+        answer = await self._taker(push)
         self._taking = None
         if self.transport is None:
             return
