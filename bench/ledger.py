@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 MOST_TIMES: Final = 7
 _STEPS: Final = ("callin", "callout", "alerting", "answer", "disconnect")
-_TOLD: Final = {
+TOLD: Final = {
     "callin": "call.started", "alerting": "call.ringing", "answer": "call.answered", "disconnect": "call.ended"
 }  # fmt: skip
 #: Statuses that leave bindings where they are: normal, and frozen.
@@ -46,12 +46,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a session is in the end."""
+    """What a session is in the end; ``steps`` by name, since those of one second have no order."""
 
     binding: str
     steps: tuple[str, ...]
     began: datetime
-    ended: datetime
+    ended: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,11 @@ class Ledger:
             wanted = f'"calleeNum":"{other}"'.encode() if question else b""
             self.questions += question
             self._told(order, "events", {"eventType": step, "statusInfo": told}, wanted)
-            if step in _TOLD:
-                self.events[_TOLD[step], order.id] += 1
-        self.calls[order.mode, session] = Call(order.id, _STEPS, began, began + timedelta(seconds=len(_STEPS) - 1))
+            if step in TOLD:
+                self.events[TOLD[step], order.id] += 1
+        self.calls[order.mode, session] = Call(
+            order.id, tuple(sorted(_STEPS)), began, began + timedelta(seconds=len(_STEPS) - 1)
+        )
         self._record(order, session, began, number, mark)
         if number % 3 == 0:
             self._message(order, (caller, other), began, number, mark)
@@ -171,13 +173,20 @@ class Ledger:
         self.pushes.append(Push(order.mode, kind, body, wanted))
 
 
-def differences(ledger: Ledger, books: Mapping[str, Any]) -> list[str]:
+#: What is in the books of pushes.
+PROJECTED: Final = ("events", "calls", "records", "messages", "rows")
+ALL: Final = (*PROJECTED, "statuses", "kept")
+
+
+def differences(ledger: Ledger, books: Mapping[str, Any], names: Collection[str] = ALL) -> list[str]:
     """Return what the books (of :func:`bench.pushed.books`) have otherwise than the ledger; none = all is right."""
     wanted: dict[str, Any] = {
         "events": ledger.events, "calls": ledger.calls, "records": ledger.records, "messages": ledger.messages,
-        "statuses": ledger.statuses, "kept": ledger.things, "rows": len(ledger.records) + len(ledger.messages),
+        "rows": len(ledger.calls) + len(ledger.records) + len(ledger.messages), "statuses": ledger.statuses,
+        "kept": ledger.things,
     }  # fmt: skip
-    return [line for name, one in wanted.items() if one != books[name] for line in _difference(name, one, books[name])]
+    found = [_difference(name, wanted[name], books[name]) for name in names if wanted[name] != books[name]]
+    return [line for lines in found for line in lines]
 
 
 def _difference(name: str, wanted: Any, found: Any) -> list[str]:

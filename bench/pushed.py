@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from bench.connection import Connection
 from bench.ledger import Call, Ledger, Message, Order, Push
 from bench.pushing import Signature
 from broker.domain.ids import public_id
-from broker.flows.projection import notice_id
+from broker.flows.projection import call_id, notice_id
 from broker.store.crypto import Vault
 
 _ANSWER_S = 30.0
@@ -27,13 +27,16 @@ _LEFT = "SELECT count(*) FROM inbox WHERE state <> 'done'"
 #: The state of a number changes as its statuses come; what it is in the end does not, but how often it is told of does.
 _EVENTS = """
 SELECT type, binding_id, count(*) AS n FROM event
-WHERE type NOT LIKE 'binding.%' AND type NOT IN ('number.status', 'pool.low') GROUP BY 1, 2
+WHERE split_part(type, '.', 1) IN ('call', 'cdr', 'recording', 'sms')
+  AND coalesce(data ->> 'call', '') <> ALL ($1::text[])
+GROUP BY 1, 2
 """
 _CALLS = """
 SELECT app_id, id, bindings, session_sealed, started_at, ended_at,
-       ARRAY(SELECT s ->> 'type' FROM jsonb_array_elements(timeline) AS s) AS steps
+       ARRAY(SELECT s ->> 'type' FROM jsonb_array_elements(timeline) AS s ORDER BY 1) AS steps
 FROM call
 """
+_RECORDS = "SELECT app_id, id, bindings, session_sealed, talk_s FROM cdr"
 _STATUSES = """
 SELECT x.number, s.created, s.status FROM number_status AS s
 JOIN x_number AS x ON x.pool_id = s.pool_id AND x.x_id = s.x_id
@@ -179,8 +182,14 @@ async def left(db: asyncpg.Connection[Any]) -> int:
     return int(await db.fetchval(_LEFT))
 
 
-async def books(db: asyncpg.Connection[Any], vault: Vault, apps: Mapping[str, str], ledger: Ledger) -> dict[str, Any]:
-    """Return what the broker has, in the shape of the ledger. ``apps``: names by mode."""
+async def books(
+    db: asyncpg.Connection[Any],
+    vault: Vault,
+    apps: Mapping[str, str],
+    ledger: Ledger,
+    unsure: Collection[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Return what the broker has, in the shape of the ledger. ``apps``: names by mode; ``unsure``: without these."""
     ids = {row["name"]: row["id"] for row in await db.fetch("SELECT id, name FROM app")}
     modes = {ids[name]: mode for mode, name in apps.items()}
     named = {
@@ -190,31 +199,34 @@ async def books(db: asyncpg.Connection[Any], vault: Vault, apps: Mapping[str, st
     def owner(row: asyncpg.Record) -> str:
         return " ".join(named[one] for one in row["bindings"])
 
-    events = Counter({
-        (row["type"], named.get(row["binding_id"], "")): row["n"] for row in await db.fetch(_EVENTS)
-    })  # fmt: skip
-    calls: dict[tuple[str, str], Call] = {}
-    for row in await db.fetch(_CALLS):
-        key = modes[row["app_id"]], vault.open("call", "session", 0, row["id"], row["session_sealed"])
-        # A session that is two rows is one too many.
-        key = key if key not in calls else (key[0], str(row["id"]))
-        calls[key] = Call(owner(row), tuple(row["steps"]), row["started_at"], row["ended_at"])
-    records = {
-        (modes[row["app_id"]], vault.open("cdr", "session", 0, row["id"], row["session_sealed"])):
-        (owner(row), row["talk_s"])
-        for row in await db.fetch("SELECT app_id, id, bindings, session_sealed, talk_s FROM cdr")
-    }  # fmt: skip
+    def key(table: str, row: asyncpg.Record) -> tuple[str, str]:
+        return modes[row["app_id"]], vault.open(table, "session", 0, row["id"], row["session_sealed"])
+
+    without = [public_id(0, call_id(vault, ids[apps[mode]], session), "cal_") for mode, session in unsure]
+    events = Counter(
+        {(row["type"], named.get(row["binding_id"], "")): row["n"] for row in await db.fetch(_EVENTS, without)}
+    )
+    # As many as there are rows: a session or a record that is two is one too many.
+    calls = [(key("call", row), row) for row in await db.fetch(_CALLS)]
+    records = [(key("cdr", row), row) for row in await db.fetch(_RECORDS)]
     names = {
         notice_id(vault, ids[apps[mode]], sms.at, ("sms", identifier, "Notify")): (mode, identifier)
         for (mode, identifier), sms in ledger.messages.items()
     }
-    messages = {
-        names.get(row["id"], ("", str(row["id"]))): Message(owner(row), row["result"], row["at"])
-        for row in await db.fetch("SELECT id, at, bindings, result FROM sms")
-    }
-    statuses = {(row["number"], row["created"], row["status"]) for row in await db.fetch(_STATUSES)}
+    messages = await db.fetch("SELECT id, at, bindings, result FROM sms")
     return {
-        "events": events, "calls": calls, "records": records, "messages": messages, "statuses": statuses,
+        "events": events,
+        "calls": {
+            one: Call(owner(row), tuple(row["steps"]), row["started_at"], row["ended_at"])
+            for one, row in calls
+            if one not in unsure
+        },
+        "records": {one: (owner(row), row["talk_s"]) for one, row in records if one not in unsure},
+        "messages": {
+            names.get(row["id"], ("", str(row["id"]))): Message(owner(row), row["result"], row["at"])
+            for row in messages
+        },
+        "rows": sum(one not in unsure for one, _ in [*calls, *records]) + len(messages),
+        "statuses": {(row["number"], row["created"], row["status"]) for row in await db.fetch(_STATUSES)},
         "kept": await db.fetchval("SELECT count(*) FROM inbox"),
-        "rows": await db.fetchval("SELECT (SELECT count(*) FROM cdr) + (SELECT count(*) FROM sms)"),
-    }  # fmt: skip
+    }

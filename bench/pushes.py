@@ -3,7 +3,7 @@
 Calls with their records, messages, states of numbers, and in mode X questions, over three workers of which one is
 killed every five seconds, and one connection in twenty is cut before its answer. Afterwards the books must equal the
 ledger of who pushed: calls with their steps, records, messages, statuses, and the events, each once. Exit code 1 if
-anything is missing, doubled or different.
+anything is missing, doubled or different. ``--sender emulator``: the same with the emulator as the platform.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.ledger import Ledger, differences
+from bench.emulated import Traffic, ledger_of
+from bench.ledger import PROJECTED, Ledger, Order, differences
 from bench.machine import load_average, machine
 from bench.mixed import kill_while
 from bench.pushed import Deliverer, books, bound, idle_numbers, left
@@ -36,6 +38,8 @@ _MOST, _MOST_WORKERS = 1_000_000, 16
 _APPS = {"axb": "demo-axb", "x": "demo-x"}
 _ORDERS = 100
 _CUT = 0.05
+#: Five events, a record, a message for every third; fewer where nobody answers.
+_THINGS_A_CALL = 6
 _SETTLE_S = 600.0
 
 
@@ -68,48 +72,92 @@ async def _settled(db: asyncpg.Connection[Any], console: Console) -> float:
     return time.perf_counter() - began
 
 
-async def _run(stack: Stack, options: argparse.Namespace) -> dict[str, Any]:
-    console = Console(stderr=True)
-    db = await asyncpg.connect(stack.database)
-    keys = {mode: stack.who.apps[mode].api_key for mode in _APPS}
-    async with aiohttp.ClientSession() as http:
-        orders = await bound(http, stack.api, keys, _ORDERS // len(keys))
+async def _by_us(run: _Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Push ourselves: everything one to seven times."""
     ledger = Ledger(random.Random(options.seed))
-    ledger.fill(options.count, orders, await idle_numbers(db, _APPS["axb"]))
+    ledger.fill(options.count, run.orders, await idle_numbers(run.db, _APPS["axb"]))
     queue = ledger.deliveries()
-    total, before = len(queue), load_average()
+    total = len(queue)
+    who, edge = run.stack.who, run.stack.edge
     signatures = {
-        mode: Signature(stack.edge, name, stack.who.apps[mode].app_key, stack.who.apps[mode].app_secret)
-        for mode, name in _APPS.items()
+        mode: Signature(edge, name, who.apps[mode].app_key, who.apps[mode].app_secret) for mode, name in _APPS.items()
     }
-    deliverer = Deliverer(stack.edge, signatures, cut=_CUT, seed=options.seed)
-    began = time.perf_counter()
-    async with _progress(console, "deliveries", total, lambda: deliverer.delivered):
+    deliverer = Deliverer(edge, signatures, cut=_CUT, seed=options.seed)
+    async with _progress(run.console, "deliveries", total, lambda: deliverer.delivered):
         delivering = asyncio.create_task(deliverer.deliver(queue, options.senders))
-        kills = await kill_while(delivering, stack.pid, options.kill_every)
-    took_s = time.perf_counter() - began
-    settled_s = await _settled(db, console)
-    wrong = differences(ledger, await books(db, stack.vault(), _APPS, ledger))
-    if waiting := await left(db):
-        wrong.insert(0, f"{waiting:,} pushes have no effects")
-    await db.close()
+        kills = await kill_while(delivering, run.stack.pid, options.kill_every)
+    settled_s = await _settled(run.db, run.console)
+    wrong = differences(ledger, await books(run.db, run.stack.vault(), _APPS, ledger))
     return {
-        "machine": machine(stack.folder), "load_before": before[0], "seed": options.seed,
         "pushes": ledger.things, "questions": ledger.questions, "deliveries": total, "answers": dict(deliverer.answers),
-        "workers": options.workers, "kills": kills, "seconds": round(took_s, 1),
+        "kills": kills, "settled_s_after_the_last": round(settled_s, 1), "effects": sum(ledger.events.values()),
+        "wrong": wrong,
+    }  # fmt: skip
+
+
+async def _by_emulator(run: _Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Have the emulator push, with its troubles and its schedule, whose hours pass on the test clock."""
+    calls = max(options.count // _THINGS_A_CALL, 1)
+    traffic = Traffic(run.http, run.stack.emulator_admin, run.orders, random.Random(options.seed))
+
+    async def advance(seconds: float) -> None:
+        async with run.http.post(f"{run.stack.admin}/test/clock", json={"advance_s": seconds}) as answer:
+            answer.raise_for_status()
+
+    async with _progress(run.console, "calls", calls, lambda: traffic.placed):
+        playing = asyncio.create_task(traffic.play(calls))
+        kills = await kill_while(playing, run.stack.pid, options.kill_every)
+    with run.console.status("the platform pushes again what was not heard"):
+        passed_s = await traffic.calm(advance)
+    settled_s = await _settled(run.db, run.console)
+    modes = {run.stack.who.apps[mode].app_key: mode for mode in _APPS}
+    ledger, unsure, states = await ledger_of(traffic, modes)
+    wrong = differences(ledger, await books(run.db, run.stack.vault(), _APPS, ledger, unsure), PROJECTED)
+    counts = await traffic.counts()
+    return {
+        "pushes": sum(states.values()), "questions": sum(order.mode == "x" for order in traffic.sessions.values()),
+        "deliveries": counts["pushes"].get("sent", 0), "answers": counts["pushes"], "states": dict(states),
+        "unsure": len(unsure), "platform_time_passed_s": passed_s, "kills": kills,
         "settled_s_after_the_last": round(settled_s, 1), "effects": sum(ledger.events.values()), "wrong": wrong,
     }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    stack: Stack
+    db: asyncpg.Connection[Any]
+    http: aiohttp.ClientSession
+    orders: list[Order]
+    console: Console
+
+
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    async with running(options.workers, options.state_root) as stack:
-        return await _run(stack, options)
+    flags = ["--test-clock"] if options.sender == "emulator" else []
+    async with running(options.workers, options.state_root, *flags) as stack, aiohttp.ClientSession() as http:
+        db = await asyncpg.connect(stack.database)
+        keys = {mode: stack.who.apps[mode].api_key for mode in _APPS}
+        orders = await bound(http, stack.api, keys, _ORDERS // len(keys))
+        run = _Run(stack, db, http, orders, Console(stderr=True))
+        before, began = load_average(), time.perf_counter()
+        found = await (_by_us if options.sender == "us" else _by_emulator)(run, options)
+        seconds = round(time.perf_counter() - began, 1)
+        if waiting := await left(db):
+            found["wrong"].insert(0, f"{waiting:,} pushes have no effects")
+        await db.close()
+        return {
+            "machine": machine(stack.folder), "load_before": before[0], "seed": options.seed, "sender": options.sender,
+            "workers": options.workers, "seconds": seconds, **found,
+        }  # fmt: skip
 
 
 def main() -> None:
     """Deliver, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000, help=f"different pushes, at most {_MOST:,}")
+    parser.add_argument(
+        "--sender", choices=("us", "emulator"), default="us",
+        help="emulator: calls through it, its own troubles, ledger and schedule (on the test clock)",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--senders", type=int, default=32, help="connections")
     parser.add_argument("--kill-every", type=float, default=5.0, help="seconds")
@@ -136,7 +184,7 @@ def main() -> None:
             f" {found['answers']})"
         )
         print(
-            f"{found['effects']:,} effects, all {found['settled_s_after_the_last']} s after the last delivery;"
+            f"{found['effects']:,} effects, all there {found['settled_s_after_the_last']} s after the last delivery;"
             f" {len(found['wrong'])} differences to the sender's ledger"
         )
     sys.exit(1 if found["wrong"] else 0)
