@@ -55,7 +55,7 @@ def server_url() -> Iterator[str]:
         yield given
         return
     _clear_abandoned()
-    with state_folder(_memory()) as folder, Embedded(folder, durable=False, settings=_WAL) as server:
+    with state_folder(memory()) as folder, Embedded(folder, durable=False, settings=_WAL) as server:
         yield server.dsn
 
 
@@ -149,7 +149,8 @@ class Databases:
         return urlsplit(self._url)._replace(path=f"/{name}").geturl()
 
 
-def _memory() -> Path | None:
+def memory() -> Path | None:
+    """Where folders are fastest, if there is room."""
     try:
         roomy = os.access(_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_NEEDED_BYTES
     except OSError:

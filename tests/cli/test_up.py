@@ -76,7 +76,7 @@ def _runs(pid: int) -> bool:
 async def test_a_second_start_keeps_keys_and_bindings(folder: Path) -> None:
     """The same folder has the same keys, and what was bound stays bound, here and at the platform."""
     a, b = phone(), phone()
-    with up(folder) as first:
+    with up(folder, cold=True) as first:
         async with client_of(first) as client:
             created = (await client.bind(a=a, b=b)).body
         assert first.stop() == 0

@@ -25,6 +25,7 @@ from multidict import CIMultiDictProxy
 from broker.api.auth import new_key
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
 from broker.store.registry import hash_key
+from tests.prepared import prepare
 
 CHECKOUT = Path(__file__).parents[2]
 LIMIT_S = 30.0
@@ -152,9 +153,14 @@ class Service:
 
 @contextmanager
 def up(
-    folder: Path, *options: str, group: bool = False, settings: Mapping[str, str] | None = None
+    folder: Path, *options: str, group: bool = False, cold: bool = False, settings: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """Run ``broker up`` on ``folder`` until the end of the block; ``group``: as leader of a process group."""
+    """Run ``broker up`` on ``folder`` until the end of the block; ``group``: as leader of a process group.
+
+    An empty folder is filled with what a first start leaves: ``cold`` leaves that to this one.
+    """
+    if not cold:
+        prepare(folder)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command("up", "--port", "0", "--json", "--state-dir", str(folder), *options),
