@@ -37,7 +37,7 @@ class Mix(BaseModel):
     by_a: Share = 0.5
     """Calls and messages that A begins, where A can."""
     strangers: Share = 0.02
-    """Calls and messages of somebody whom the binding does not know."""
+    """Calls and messages to X of a pair by somebody who is neither of them."""
 
     @model_validator(mode="after")
     def _can_be_drawn_from(self) -> Mix:
@@ -89,13 +89,15 @@ class Dice:
 
     def deed(self, binding: dict[str, Any]) -> dict[str, str]:
         """Draw who dials which number of ``binding``, as the emulator's admin port shows one."""
-        stranger = self._random.random() < self._mix.strangers
-        from_a = self._random.random() < self._mix.by_a and (binding["mode"] == "axb" or binding["y"] is not None)
-        known = binding["a"] if from_a else binding["b"]
-        caller = f"+86199{self._random.randrange(10**8):08d}" if stranger or not known else known
-        dialled = binding["y"] if from_a and binding["y"] is not None else binding["x"]
-        digits = {"digits": binding["extension"]} if binding["extension"] is not None else {}
-        return {"from": caller, "to": dialled, **digits}
+        x, y, extension = binding["x"], binding["y"], binding["extension"]
+        from_a = self._random.random() < self._mix.by_a and (binding["mode"] == "axb" or y is not None)
+        # Who may be called by anybody has one caller here: in AXYB each further one would take a Y.
+        other = binding["b"] or f"+86198{x[-8:]}"
+        caller = binding["a"] if from_a else other
+        if binding["mode"] == "axb" and self._random.random() < self._mix.strangers:
+            caller = f"+86199{self._random.randrange(10**8):08d}"
+        dialled = y if from_a and y is not None else x
+        return {"from": caller, "to": dialled} | ({"digits": extension} if extension is not None else {})
 
     def course(self) -> dict[str, Any]:
         """Draw how a call goes."""

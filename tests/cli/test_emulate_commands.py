@@ -90,3 +90,5 @@ def test_who_dials_what() -> None:
     extended = dice.deed({"mode": "axe", "a": A, "b": "", "x": X1, "y": None, "extension": "0007"})
     assert (extended["to"], extended["digits"]) == (X1, "0007")
     assert extended["from"] not in {A, ""}
+    strange = Dice(Mix(strangers=1), 1).deed({"mode": "axb", "a": A, "b": B, "x": X1, "y": None, "extension": None})
+    assert strange["from"] not in {A, B}
