@@ -286,25 +286,25 @@ class Ax:
         if binding is None:
             return Connection.refused(NO_SERVICE)
         if dial.from_landline:
-            return Connection.refused(LANDLINE_CALLER)
+            return Connection.refused(LANDLINE_CALLER, binding)
         extras = binding.extras or {}
         if extras.get("turnFlag") == "off":
-            return Connection.refused(self._settings.ax_turned_off_state)
+            return Connection.refused(self._settings.ax_turned_off_state, binding)
         from_a = dial.caller == binding.a
         if binding.call_direction == (OTHERS_DIAL if from_a else A_DIALS):
-            return Connection.refused(DIRECTION_BARRED)
+            return Connection.refused(DIRECTION_BARRED, binding)
         if from_a:
             return self._call_of_a(binding, dial.now_ms)
         if extras["calleeNumDisplay"] == "0":
             return Connection.over(binding, binding.a, binding.x)
         if not self._settings.real_caller_allowed:
-            return Connection.refused(REAL_CALLER_BARRED)
+            return Connection.refused(REAL_CALLER_BARRED, binding)
         return Connection.over(binding, binding.a, dial.caller)
 
     def _call_of_a(self, binding: Binding, now_ms: int) -> Connection:
         callee = binding.callee
         if callee is None or not callee.lives(now_ms):
-            return Connection.refused(self._settings.ax_no_callee_state)
+            return Connection.refused(self._settings.ax_no_callee_state, binding)
         used_up = dataclasses.replace(binding, callee=None)
         changes = [(Op.CALL, used_up)] if self._settings.ax_call_uses_up_callee else []
         connection = Connection.over(binding, callee.number, binding.x, changes)

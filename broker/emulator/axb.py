@@ -316,9 +316,9 @@ class Axb:
         if binding is None:
             return Connection.refused(NO_BINDING)
         if dial.from_landline:
-            return Connection.refused(LANDLINE_CALLER)
+            return Connection.refused(LANDLINE_CALLER, binding)
         if binding.call_direction == (B_TO_A if caller == binding.a else A_TO_B):
-            return Connection.refused(DIRECTION_BARRED)
+            return Connection.refused(DIRECTION_BARRED, binding)
         return Connection.over(binding, binding.b if caller == binding.a else binding.a, x)
 
 

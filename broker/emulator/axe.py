@@ -280,7 +280,7 @@ class Axe:
         shown = dial.x
         if (binding.extras or {}).get("displayNumMode") == "1":
             if not self._settings.real_caller_allowed:
-                return Connection.refused(REAL_CALLER_BARRED)
+                return Connection.refused(REAL_CALLER_BARRED, binding)
             shown = dial.caller
         return Connection.over(binding, binding.a, shown, self._remembering(binding, dial))
 
@@ -300,7 +300,7 @@ def _call_back(dial: Dial, bindings: Iterable[Binding]) -> Connection:
         return Connection.over(binding, last.number, dial.x)
     *_, newest = bindings
     number = (newest.extras or {}).get("callbackNum")
-    return Connection.over(newest, number, dial.x) if number else Connection.refused(NO_CALLBACK)
+    return Connection.over(newest, number, dial.x) if number else Connection.refused(NO_CALLBACK, newest)
 
 
 def _info(binding: Binding) -> dict[str, Any]:

@@ -127,14 +127,17 @@ class Connection:
         cls, binding: Binding, to: str, shown: str | None, changes: list[tuple[Op, Binding]] | None = None
     ) -> Self:
         """Return a call that is connected on the terms of ``binding``."""
-        recorded = (binding.extras or {}).get("recordFlag") == "true"
-        terms = Terms(binding.max_duration, recorded, binding.subscription_id, binding.user_data)
-        return cls(to, shown, NORMAL, changes or [], terms)
+        return cls(to, shown, NORMAL, changes or [], _terms(binding))
 
     @classmethod
-    def refused(cls, state_code: int) -> Self:
-        """Return a call that reached nobody."""
-        return cls(None, None, state_code)
+    def refused(cls, state_code: int, binding: Binding | None = None) -> Self:
+        """Return a call that reached nobody, if it met a binding, because of it."""
+        return cls(None, None, state_code, terms=_terms(binding) if binding is not None else Terms())
+
+
+def _terms(binding: Binding) -> Terms:
+    recorded = (binding.extras or {}).get("recordFlag") == "true"
+    return Terms(binding.max_duration, recorded, binding.subscription_id, binding.user_data)
 
 
 class Interfaces(Protocol):

@@ -163,6 +163,16 @@ async def test_nobody_behind_x(emu: Emulated, receiver: Receiver) -> None:
     assert receiver.of("events")[1]["statusInfo"]["stateCode"] == 8014
 
 
+async def test_a_barred_direction(emu: Emulated, receiver: Receiver) -> None:
+    """A call that a binding itself forbids is told with that binding."""
+    subscription = await emu.bound(callDirection=1, userData="order-1")
+    assert (await place(emu, B))["state_code"] == 8016
+    await all_in(emu)
+    (record,) = receiver.of("cdr")[0]["feeLst"]
+    assert (record["direction"], record["subscriptionId"], record["userData"]) == (0, subscription, "order-1")
+    assert (record["ulFailReason"], "fwdDstNum" in record) == (519, False)
+
+
 async def test_the_longest_duration_is_told(emu: Emulated, receiver: Receiver) -> None:
     """A call that reaches it ends with 8010 without anybody looking."""
     await emu.bound(maxDuration=1)
