@@ -57,7 +57,11 @@ def run(settings: EmulatorSettings, *, as_json: bool = False) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m broker.emulator", description="PrivateNumber platform emulator.")
+    parser = argparse.ArgumentParser(
+        prog="python -m broker.emulator",
+        description="PrivateNumber platform emulator.",
+        epilog="`broker emulate calls` drives calls and messages at one that runs.",
+    )
     add = parser.add_argument
     add("--state-dir", type=Path, required=True, help="folder of the durable state")
     add("--host", default="127.0.0.1", help="address of the wire (default %(default)s)")

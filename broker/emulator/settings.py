@@ -143,6 +143,8 @@ class EmulatorSettings(BaseModel):
     """Rows kept of what apps were told."""
     sms_has_content: bool = False
     """6.6: whether notices of messages carry the content, which the platform has to be asked for."""
+    record_download_base: str = ""
+    """6.5: what ``recordFileDownloadUrl`` of records begins with, such as the wire's address; empty: no such field."""
     sp_id: Annotated[str, Field(min_length=1, max_length=32)] = "emulated"
     """6.5: ``spId`` of all records."""
     keep_calls: Annotated[int, Field(ge=1)] = 10_000

@@ -10,6 +10,7 @@ from typing import Any, Final
 from broker.emulator.binding import Binding
 from broker.emulator.mode import Connection, Dial
 from broker.emulator.outcomes import cause_of, description
+from broker.emulator.recordings import PATH
 from broker.emulator.registry import ModeName
 from broker.emulator.sessions import Session
 from broker.emulator.settings import EmulatorSettings
@@ -121,6 +122,11 @@ class Story:
                 "recordBucketName": f"sp-{app.app_key}"[:128],
                 "recordObjectName": session.recording,
             }
+            if settings.record_download_base:
+                until_ms = at_ms + settings.recording_link_s * 1000
+                told["recordFileDownloadUrl"] = (
+                    f"{settings.record_download_base}{PATH}{session.recording}?until={until_ms}"
+                )
         if self.mode is ModeName.X:
             told |= {"notifyMode": "Block", "callRelDirection": released_by}
         return {name: value for name, value in told.items() if value is not None}

@@ -163,6 +163,20 @@ async def test_nobody_behind_x(emu: Emulated, receiver: Receiver) -> None:
     assert receiver.of("events")[1]["statusInfo"]["stateCode"] == 8014
 
 
+async def test_a_record_can_name_the_file_itself(tmp_path: Path, receiver: Receiver) -> None:
+    """With an address of the storage's the record has the link, which leads to the sound (6.5, 9.1)."""
+    async with emulator(tmp_path / "state", app=receiver.app(), record_download_base="http://storage") as emu:
+        await emu.bound(recordFlag="true", recordHintTone="")
+        session = (await place(emu))["session_id"]
+        await emu.advance(30)
+        assert (await emu.ask("DELETE", f"calls/{session}")).http == 204
+        await all_in(emu)
+        (record,) = receiver.of("cdr")[0]["feeLst"]
+        path = record["recordFileDownloadUrl"].removeprefix("http://storage")
+        async with emu.http.get(f"{emu.wire}{path}") as answer:
+            assert (answer.status, (await answer.read())[:4]) == (200, b"RIFF")
+
+
 async def test_a_barred_direction(emu: Emulated, receiver: Receiver) -> None:
     """A call that a binding itself forbids is told with that binding."""
     subscription = await emu.bound(callDirection=1, userData="order-1")
