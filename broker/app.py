@@ -367,6 +367,7 @@ class Worker:
                 lambda asks: bindings.release(db, asks, reason="released", lease_s=settings.lease_s),
                 distinct=lambda ask: ask.binding_id,
             ),
+            release_later=partial(bindings.release_later, db),
             live_of_orders=partial(listing.live_of_orders, db),
             find=partial(listing.find, db),
             changer=Changer(
@@ -567,7 +568,8 @@ class Worker:
         step = await inbox.tend(self._db, ahead=_HISTORY_AHEAD_WEEKS, limit=_SWEEP_SLICE)
         if step is not None:
             log.info("notices_tended", step=step)
-        return step is not None
+        gone = await inbox.forget_ends(self._db, limit=_SWEEP_SLICE)
+        return step is not None or gone >= _SWEEP_SLICE
 
     async def _tend_events(self) -> bool:
         if await events.tend(self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES):

@@ -120,7 +120,11 @@ BEGIN
     SELECT nextval('event_ids'), v_now, e.app_id, e.type, e.pool_id, e.binding, e.data
     FROM (
       SELECT w.app_id, k.type, w.its_pool AS pool_id, b.binding, jsonb_strip_nulls(jsonb_build_object(
-               'call', w.call, 'session_id', w.session, 'at', n.at, 'x', w.its_x, 'state_code', n.code, 'reason', n.reason)) AS data
+               'call', w.call, 'session_id', w.session, 'at', n.at, 'x', w.its_x, 'state_code', n.code, 'reason', n.reason,
+               -- Whoever heard of a later phase before is told so.
+               'late', EXISTS (SELECT FROM jsonb_array_elements(w.timeline) AS o (entry) WHERE
+                 array_position(ARRAY['callin', 'alerting', 'answer', 'disconnect'], o.entry ->> 'type')
+                 > array_position(ARRAY['callin', 'alerting', 'answer', 'disconnect'], n.type)) OR NULL)) AS data
       FROM whole AS w
       CROSS JOIN LATERAL unnest(w.types, w.ats, w.codes, w.reasons) WITH ORDINALITY AS n (type, at, code, reason, place)
       CROSS JOIN LATERAL (SELECT CASE n.type WHEN 'callin' THEN 'call.started' WHEN 'alerting' THEN 'call.ringing'

@@ -14,7 +14,7 @@ from broker.domain.ids import parse_public_id, public_id
 from broker.errors import NotFound
 from broker.flows.bind import bind
 from broker.flows.release import release
-from broker.store.bindings import Binding
+from broker.store.bindings import Binding, ReleaseAsk
 
 #: States of a binding that nobody is behind any more.
 OVER = frozenset({"released", "failed"})
@@ -53,13 +53,16 @@ async def show(request: web.Request, services: Services, heard: Heard) -> Reply:
 
 async def delete(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``DELETE /v1/bindings/{id}``."""
-    binding = await end(await read(request, services, heard), services, heard)
+    asked = parse.release_query(request)
+    binding = await end(await read(request, services, heard), services, heard, grace_s=asked.grace_s)
     status = 200 if binding.state in OVER else 202
     return Reply(status, pack(shape(binding, services.registry())), etag=etag(binding))
 
 
-async def end(binding: Binding, services: Services, heard: Heard) -> Binding:
+async def end(binding: Binding, services: Services, heard: Heard, *, grace_s: int | None = None) -> Binding:
     """Release a binding of the caller's app and return it as it is then.
+
+    Its line, if that has no other, outlives it by ``grace_s``; None = by as much as the app says.
 
     Raises:
         Conflict: the release could not begin.
@@ -69,6 +72,10 @@ async def end(binding: Binding, services: Services, heard: Heard) -> Binding:
     async def read_again() -> Binding:
         return await services.show.submit(row) or binding
 
+    grace_s = heard.key.app.release_grace_s if grace_s is None else grace_s
+    ask = ReleaseAsk(binding.pool_id, binding.id, binding.app_id)
+    if grace_s and binding.state == "active" and await services.release_later(ask, grace_s):
+        return await read_again()
     return await release(
         binding,
         begin=services.begin_release.submit,

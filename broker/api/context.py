@@ -55,6 +55,7 @@ class Services:
     forget_key: Batcher[tuple[KeyAsk, int], None]
     show: Batcher[tuple[int, UUID], Binding | None]
     begin_release: Batcher[ReleaseAsk, Releasing | None]
+    release_later: Callable[[ReleaseAsk, int], Awaitable[bool]]
     live_of_orders: Callable[[int, Sequence[str], int], Awaitable[list[tuple[int, int, UUID]]]]
     find: Callable[[Wanted], Awaitable[Page]]
     pool_figures: PoolFigures

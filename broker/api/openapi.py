@@ -65,6 +65,12 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
         "description": "The ETag that you have.",
     },
+    "grace_s": {
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 86400},
+        "description": "Seconds that X goes on to connect the two after the order has ended; absent: as the app says.",
+        "example": 600,
+    },
     "order_id": {
         "in": "query",
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},

@@ -212,9 +212,10 @@ DELETE = Operation(
     summary="Release a binding",
     description=(
         "Ends it at the platform. 200 when that is confirmed or it had ended before; 202 when it is not yet confirmed:"
-        " the release goes on by itself. Repeating it is harmless."
+        " the release goes on by itself. Repeating it is harmless. With `grace_s` the order has ended at once"
+        " (200), and X goes on to connect its two for that long; who binds them again until then gets the same X."
     ),
-    parameters=("Idempotency-Key", "Request-Timeout", "Prefer"),
+    parameters=("grace_s", "Idempotency-Key", "Request-Timeout", "Prefer"),
     answers={
         200: Answer("It has ended.", answers.Binding, _REPLAYED, _RELEASED),
         202: Answer("It is being ended.", answers.Binding, _REPLAYED, _ACTIVE | {"state": "releasing"}),

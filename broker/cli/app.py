@@ -21,6 +21,9 @@ _NUMBERS: tuple[tuple[str, type[int | float]], ...] = (
     ("requests_per_s", float),
     ("max_live_bindings", int),
     ("withdraw_after_s", int),
+    ("end_after_call_s", int),
+    ("renew_by_call_s", int),
+    ("longest_life_s", int),
 )
 _WORDS = ("event_url", "cdr_url", "sms_url", "push_from", "close_tone", "channel", "industry", "call_script", "owner")
 
@@ -90,6 +93,12 @@ def _profile(command: Any) -> Any:
             click.option("--requests-per-s", help="Requests a second of all callers together, or 'none'."),
             click.option("--max-live-bindings", help="Live bindings of all callers together, or 'none'."),
             click.option("--withdraw-after-s", help="Binds that are pending so many seconds are withdrawn; or 'none'."),
+            click.option("--end-after-call-s", help="A binding ends so long after its last call; or 'none'."),
+            click.option("--renew-by-call-s", help="With each call a binding lasts so long from then on; or 'none'."),
+            click.option("--longest-life-s", help="How long calls renew a binding at most; or 'none'."),
+            click.option(
+                "--release-grace-s", type=int, help="How long a line outlives its last order's release; 0 = not."
+            ),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),

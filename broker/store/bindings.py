@@ -157,6 +157,12 @@ class Releasing:
     subscription_id: str | None
 
 
+async def release_later(db: Database, ask: ReleaseAsk, grace_s: int) -> bool:
+    """Release the last binding of a line and leave the line alone for ``grace_s``; False = nothing was done."""
+    row = await db.fetchrow(statements("bindings")["release_later"], ask.pool_id, ask.binding_id, ask.app_id, grace_s)
+    return bool(row and row["done"])
+
+
 async def release(db: Database, asks: Sequence[ReleaseAsk], *, reason: str, lease_s: float) -> list[Releasing | None]:
     """Begin releases; None = there was nothing pending or active to release."""
     rows = await db.fetch(

@@ -117,6 +117,12 @@ async def look(db: Database) -> tuple[int, float, datetime]:
     return row["number"], row["oldest_s"], row["now"]
 
 
+async def forget_ends(db: Database, *, limit: int) -> int:
+    """Forget what calls did to the ends of bindings that are over; return of how many."""
+    row = await db.fetchrow(statements("inbox")["forget_ends"], limit)
+    return int(row["gone"]) if row else 0
+
+
 async def tend(db: Database, *, ahead: int, limit: int) -> str | None:
     """Keep the tables in order by one step; return what was done, None = there was nothing to do."""
     row = await db.fetchrow(statements("inbox")["tend"], ahead, limit)

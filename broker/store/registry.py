@@ -60,6 +60,8 @@ class App:
     max_live_bindings: int | None = None
     #: A binding that is pending so long is withdrawn.
     withdraw_after_s: int | None = None
+    #: How long the line of a released binding lives on where the release does not say.
+    release_grace_s: int = 0
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     #: Whether pushes may be signed by X-WSSE, the networks they come from, and what a caller hears who reaches nobody.
@@ -249,6 +251,7 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         requests_per_s=row["requests_per_s"],
         max_live_bindings=row["max_live_bindings"],
         withdraw_after_s=row["withdraw_after_s"],
+        release_grace_s=row["release_grace_s"],
         accepted_secrets=secrets,
         push_wsse=row["push_wsse"],
         push_from=row["push_from"],

@@ -20,11 +20,27 @@ async def test_the_profile_is_patched_field_by_field(operate: Operator, client: 
     wrong = {"max_ttl_s": 59, "heat": -1, "sms": 1, "cdr_url": "file:///etc", "second_secret": "staged"}
     assert (await operate.ask("PATCH", "apps/profiled", wrong)).pointers() == {f"/{name}" for name in wrong}
     assert (await operate.ask("PATCH", "apps/profiled", {"max_ttl_s": 60})).pointers() == {"/default_ttl_s"}
+    both = {"end_after_call_s": 300, "renew_by_call_s": 600, "longest_life_s": 3600}
+    assert (await operate.ask("PATCH", "apps/profiled", both)).pointers() == {"/renew_by_call_s"}
+    assert (await operate.ask("PATCH", "apps/profiled", {"renew_by_call_s": 600})).pointers() == {"/longest_life_s"}
+    ends = {"end_after_call_s": 300, "release_grace_s": 60}
+    assert (await operate.ask("PATCH", "apps/profiled", ends)).body == {**before, **change, **ends}
+    await operate.ask("PATCH", "apps/profiled", {"end_after_call_s": None, "release_grace_s": 0})
     back = {**{name: before[name] for name in change}, "heat": None, "event_url": None, "call_script": None}
     assert (await operate.ask("PATCH", "apps/profiled", back)).body == before
     limits = {"requests_per_s": 5, "max_live_bindings": 7}
     caller = (await operate.ask("PATCH", "apps/profiled/callers/main", limits)).body
     assert (caller["weight"], caller["requests_per_s"], caller["max_live_bindings"]) == (1, 5.0, 7)
+
+
+async def test_no_renewal_where_the_platform_has_none(operate: Operator) -> None:
+    """In mode axyb calls may end a binding, but not renew it."""
+    app = {"name": "fixed", "mode": "axyb", "app_key": "fixed", "secret": "secret", "base_url": "http://127.0.0.1:1"}
+    refused = await operate.ask("POST", "apps", {**app, "renew_by_call_s": 600, "longest_life_s": 3600})
+    assert [(error["pointer"], error["code"]) for error in refused.body["errors"]] == [
+        ("/renew_by_call_s", "not_modifiable")
+    ]
+    assert (await operate.ask("POST", "apps", {**app, "end_after_call_s": 600})).status == 201
 
 
 async def test_a_secret_and_a_key_are_rotated(operate: Operator, client: Client) -> None:

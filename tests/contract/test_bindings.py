@@ -222,3 +222,18 @@ async def test_type_of_a_problem_is_a_page_we_serve(client: Client) -> None:
     assert page.status == 200
     for code in ("pool_exhausted", "validation_failed", "platform_refused", "app_suspended", "binding_not_found"):
         assert f'id="{code}"'.encode() in page.raw
+
+
+async def test_released_with_grace(client: Client) -> None:
+    """The order has ended at once; X goes on to connect the two, and who binds them again shares the line."""
+    a, b = phone(), phone()
+    bound = await client.bind(a=a, b=b)
+    gone = await client.ask("DELETE", f"/v1/bindings/{bound.body['id']}?grace_s=600")
+    assert (gone.status, gone.body["state"], gone.body["reason"]) == (200, "released", "released")
+    assert [held["x"] for held in await client.platform_of(a)] == [bound.body["x"]]
+    again = await client.bind(a=a, b=b)
+    assert (again.body["line"], again.body["x"]) == (bound.body["line"], bound.body["x"])
+    assert (await client.ask("DELETE", f"/v1/bindings/{again.body['id']}?grace_s=0")).body["state"] == "released"
+    assert await client.platform_of(a) == []
+    wrong = await client.ask("DELETE", f"/v1/bindings/{again.body['id']}?grace_s=86401")
+    assert wrong.pointers() == {"/grace_s"}

@@ -185,3 +185,28 @@ async def test_an_event_of_a_session_never_seen(edge: Edge) -> None:
     assert [(kind, binding) for kind, binding, _ in await edge.events()] == [
         ("call.ended", None), ("call.ringing", claim.binding_id),
     ]  # fmt: skip
+
+
+async def test_what_comes_after_a_later_phase_says_so(edge: Edge) -> None:
+    """Each phase is told once, with its own time; one that is told after a later one is late, and only such a one."""
+    claim = await edge.pairs.active()
+    pushes = _life(session_id(), f"{claim.line_id.hex}.1", datetime.now(UTC).replace(microsecond=0), edge.x())
+    for place in (3, 0, 4, 2):
+        await edge.told("events", pushes[place])
+    assert [(kind, data.get("late")) for kind, _, data in await edge.events()] == [
+        ("call.answered", None), ("call.started", True), ("call.ended", None), ("call.ringing", True),
+    ]  # fmt: skip
+
+
+async def test_calls_end_a_binding_where_the_app_says_so(edge: Edge) -> None:
+    """The pushes themselves, in any order: an end that is told before its beginning leaves no call running."""
+    await edge.configure("UPDATE app SET end_after_call_s = 300")
+    claim = await edge.pairs.active()
+    pushes = _life(session_id(), f"{claim.line_id.hex}.1", datetime.now(UTC) - timedelta(seconds=25), edge.x())
+    left = "SELECT extract(epoch FROM expires_at - broker_now()) BETWEEN 1 AND 300 FROM binding WHERE id = $1"
+    await edge.told("events", pushes[0])
+    assert not await edge.shop.value(left, claim.binding_id)
+    await edge.told("events", pushes[4])
+    await edge.told("events", pushes[3])
+    assert await edge.shop.value(left, claim.binding_id)
+    assert await edge.shop.value("SELECT running = '{}' FROM binding_end")

@@ -9,7 +9,7 @@ from broker.api.parse.change import ChangeRequest, HandOverRequest, RecordingPat
 from broker.api.parse.events import EventsQuery, events_query
 from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones, UserData
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
-from broker.api.parse.listing import ListRequest, SearchRequest, list_query, query_of
+from broker.api.parse.listing import ListRequest, ReleaseQuery, SearchRequest, list_query, query_of, release_query
 from broker.api.parse.reach import ReachQuery, ReachRequest, reach_query
 from broker.api.parse.told import ToldQuery, ToldSearch, told_query
 
@@ -29,6 +29,7 @@ __all__ = [
     "ReachRequest",
     "Recording",
     "RecordingPatch",
+    "ReleaseQuery",
     "SearchRequest",
     "ToldQuery",
     "ToldSearch",
@@ -48,6 +49,7 @@ __all__ = [
     "merged_metadata",
     "query_of",
     "reach_query",
+    "release_query",
     "respond_async",
     "told_query",
 ]

@@ -30,6 +30,14 @@ class SearchRequest(ListRequest):
     party: Phone | None = None
 
 
+class ReleaseQuery(BaseModel):
+    """Parameters of ``DELETE /v1/bindings/{id}``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grace_s: Annotated[int, Field(ge=0, le=86_400)] | None = None
+
+
 def query_of(request: web.Request, *, plus: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return the parameters of the query string; the first blank of those in ``plus`` is the ``+`` that it was.
 
@@ -45,6 +53,15 @@ def query_of(request: web.Request, *, plus: frozenset[str] = frozenset()) -> dic
         value = request.query[name]
         given[name] = value.replace(" ", "+", 1) if name in plus else value
     return given
+
+
+def release_query(request: web.Request) -> ReleaseQuery:
+    """Read how a binding is to be released.
+
+    Raises:
+        Invalid: with one error for every bad parameter.
+    """
+    return checked(ReleaseQuery, query_of(request))
 
 
 def list_query(request: web.Request) -> ListRequest:

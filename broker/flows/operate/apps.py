@@ -26,6 +26,14 @@ _NOBODY = "+8600000000000"
 
 #: Answers that only a request with a right address and secret gets.
 _PROOF = frozenset({Verdict.DONE, Verdict.NOT_FOUND})
+_TOO_LONG = FieldError("/default_ttl_s", "must not be over the app's max_ttl_s")
+#: What constraints over several fields say.
+_TOGETHER = {
+    "app_one_end": FieldError("/renew_by_call_s", "calls either end a binding (end_after_call_s) or renew it"),
+    "app_renewal_bound": FieldError("/longest_life_s", "is needed with renew_by_call_s"),
+    "app_renewal_mode": FieldError("/renew_by_call_s", "in mode axyb the platform renews nothing", "not_modifiable"),
+}
+
 _WORDS = {
     Verdict.NUMBER_REFUSED: "address and secret are right; the platform refuses the number that was asked about",
     Verdict.APP_SUSPENDED: "address and secret are right, but the platform has suspended the app",
@@ -169,9 +177,9 @@ async def _set_state(desk: Desk, name: str, state: str, reason: str | None) -> S
 async def _stored(desk: Desk, statement: str, *given: object) -> asyncpg.Record | None:
     try:
         return await desk.db.fetchrow(statements("operate")[statement], *given, timeout_s=_LONG_S)
-    except asyncpg.CheckViolationError:
-        # The one rule over two fields; each by itself was checked before.
-        wrong = FieldError("/default_ttl_s", "must not be over the app's max_ttl_s")
+    except asyncpg.CheckViolationError as error:
+        # The rules over several fields; each by itself was checked before.
+        wrong = _TOGETHER.get(error.constraint_name or "", _TOO_LONG)
         raise Invalid("Some fields are wrong; see errors.", errors=(wrong,)) from None
     except asyncpg.PostgresError as error:
         if error.sqlstate == "BB003":

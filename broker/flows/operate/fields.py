@@ -128,6 +128,9 @@ Note = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_words)
 Script = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_lines)]
 Weight = Annotated[int, Field(ge=1, le=1000)]
 Withdrawal = Annotated[int, Field(ge=60, le=2_592_000)]
+AfterCall = Annotated[int, Field(ge=1, le=2_592_000)]
+Life = Annotated[int, Field(ge=60, le=31_536_000)]
+Grace = Annotated[int, Field(ge=0, le=86_400)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
@@ -170,6 +173,10 @@ class Profile(Given):
     requests_per_s: Rate | None = None
     max_live_bindings: LiveBindings | None = None
     withdraw_after_s: Withdrawal | None = None
+    end_after_call_s: AfterCall | None = None
+    renew_by_call_s: Life | None = None
+    longest_life_s: Life | None = None
+    release_grace_s: Grace = 0
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None

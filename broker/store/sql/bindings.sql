@@ -6,6 +6,9 @@ SELECT pool_id, id, app_id, state, reason, ttl_s, created_at, expires_at, ended_
        coalesce((SELECT b.caller_id FROM binding AS b WHERE b.pool_id = s.pool_id AND b.id = s.id), 0) AS caller_id
 FROM show_bindings($1, $2) AS s;
 
+-- name: release_later
+SELECT release_later($1, $2, $3, make_interval(secs => $4)) AS done;
+
 -- name: release
 SELECT ord, line_id, no, line_state, number, subscription_id
 FROM release_bindings($1, $2, $3, $4, make_interval(secs => $5));

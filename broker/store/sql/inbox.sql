@@ -42,6 +42,9 @@ FROM (SELECT received_at FROM inbox WHERE state = 'new' ORDER BY due_at LIMIT 10
 -- name: tend
 SELECT tend_notices($1, $2) AS step;
 
+-- name: forget_ends
+SELECT forget_ends($1) AS gone;
+
 -- name: list
 SELECT n.at, n.id::text AS id, a.name AS app, n.kind, n.state, n.received_at, n.settled_at, n.error, octet_length(n.raw_sealed) AS bytes
 FROM inbox AS n JOIN app AS a ON a.id = n.app_id
