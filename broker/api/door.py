@@ -104,13 +104,15 @@ class Guarded(RequestHandler):
         if (
             data and self._door is not None and self._clean
         ):  # aiohttp itself comes with nothing, to have its rest parsed
-            self._clean = complete(data)
-            if self._clean and not (self._messages or self._close or self._force_close or self._upgraded):
-                if self._door.watched and self._idle and self._turned_away(self._door, data):
-                    return
-                if (bind := self._door.whole(data, self)) is not None:
-                    self._take(bind)
-                    return
+            # What came before is answered first, whoever has read it; of what nobody reads any more nothing is taken.
+            free = not self._messages and self._open
+            bind = self._door.whole(data, self) if free else None
+            self._clean = bind is not None or complete(data)
+            if self._door.watched and self._clean and free and self._idle and self._turned_away(self._door, data):
+                return
+            if bind is not None:
+                self._take(bind)
+                return
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -132,8 +134,8 @@ class Guarded(RequestHandler):
         """Have the connection's own task go on with a bind, in its turn, as with what its parser has read."""
         self._request_count += 1
         self._messages.append((bind, EMPTY_PAYLOAD))  # type: ignore[arg-type] # made a request by Runner
-        if self._idle:
-            cast("asyncio.Future[None]", self._waiter).set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _answer(self, bind: Whole) -> bool:
         """Answer as the framework does, which waits for it when it shuts down; False = nobody is there any more."""
@@ -151,7 +153,11 @@ class Guarded(RequestHandler):
 
     @property
     def _idle(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
+        return self._waiter is not None and not self._waiter.done() and self._open
+
+    @property
+    def _open(self) -> bool:
+        return not self._close and not self._force_close and not self._upgraded
 
     def _turned_away(self, door: Door, data: bytes) -> bool:
         judged = door.look(data)

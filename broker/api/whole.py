@@ -21,6 +21,9 @@ _LINE: Final = f"{METHOD} {PATH} HTTP/1.1\r\n".encode()
 #: Fields as everybody writes them: a name, one blank, printable ASCII that neither begins nor ends with a blank.
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\x21-\x7e][\x20-\x7e]*(?<! )\r\n)+")
 _MOST_FIELDS: Final = 100
+_LONGEST_HEAD: Final = 8 * 1024
+#: What only the framework knows of.
+_UNUSUAL: Final = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding", "proxy-connection"})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
@@ -45,17 +48,19 @@ class Whole(dict[str, Any]):
 
 
 def read(data: bytes, protocol: object, *, body_bytes: int) -> Whole | None:
-    """Return the bind that :func:`broker.api.door.complete` bytes are, of at most ``body_bytes``; None = it is none."""
+    """Return the bind that the bytes are, its body at most ``body_bytes``; None = they are no plain, whole one."""
     if not data.startswith(_LINE):
         return None
-    end = data.find(b"\r\n\r\n")
-    if len(data) - end - 4 > body_bytes or _FIELDS.fullmatch(data, len(_LINE), end + 2) is None:
+    end = data.find(b"\r\n\r\n", 0, _LONGEST_HEAD)
+    if end < 0 or len(data) - end - 4 > body_bytes or _FIELDS.fullmatch(data, len(_LINE), end + 2) is None:
         return None
     lines = data[len(_LINE) : end].decode("ascii").split("\r\n")
     fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     headers, body = CIMultiDict(fields), data[end + 4 :]
-    once = len({name.lower() for name, _ in fields}) == len(fields)
-    if not once or len(fields) > _MOST_FIELDS or "Host" not in headers or "Proxy-Connection" in headers:
+    names = {name.lower() for name, _ in fields}
+    if len(names) < len(fields) or len(fields) > _MOST_FIELDS or "host" not in names or names & _UNUSUAL:
+        return None
+    if "connection" in names and headers["Connection"].lower() != "keep-alive":
         return None
     return Whole(headers, body, protocol) if headers.get("Content-Length") == str(len(body)) else None
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, cast
 
 import httptools
 
+from broker.alarms import alarm_at
 from broker.platform.protocol import Permit
 
 _FIRST_FINAL_STATUS: Final = 200
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
         always with ``written=True``.
         """
         waiter: asyncio.Future[HttpAnswer] = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._expire)
+        alarm = alarm_at(deadline, self._expire)
         try:
             if not permit():
                 return None
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
             return await waiter
         finally:
-            timer.cancel()
+            alarm.cancel()
             self._waiter = None
 
     def is_open(self) -> bool:
