@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from broker.clock import boottime
-from broker.domain.notice import Notice, NumberStatus, Told, read
+from broker.domain.notice import CallEvent, Cdr, Notice, NumberStatus, Sms, Told, read
 from broker.flows.attribution import Attribution
 from broker.flows.batching import Batcher
 from broker.flows.number_status import apply_number_status
@@ -188,13 +188,10 @@ class Notices:
                     await self._take_status(one, one.notice)
             entered = [(one, one.notice) for one in batch if not isinstance(one.notice, NumberStatus)]
             if entered:
-                sought = [(one.app_id, notice) for one, notice in entered if one.answered is None]
-                others = iter(await self._attribution.find(sought))
+                found = await self._whose(entered)
                 items = [
-                    item_of(
-                        self._vault, one.app_id, one.id, notice, one.answered.found if one.answered else next(others)
-                    )
-                    for one, notice in entered
+                    item_of(self._vault, one.app_id, one.id, notice, whose)
+                    for (one, notice), whose in zip(entered, found, strict=True)
                 ]
                 self.counts[kind, "projected"] += await inbox.project(self._db, kind, items)
         except DatabaseAway:
@@ -206,6 +203,13 @@ class Notices:
             half = len(batch) // 2
             await self._bring_about(kind, batch[:half])
             await self._bring_about(kind, batch[half:])
+
+    async def _whose(self, entered: Sequence[tuple[_Pending, CallEvent | Cdr | Sms]]) -> list[Found | None]:
+        # Answers come meanwhile, too: what is known is looked at once.
+        answers = [one.answered for one, _ in entered]
+        sought = [(one.app_id, notice) for (one, notice), known in zip(entered, answers, strict=True) if known is None]
+        others = iter(await self._attribution.find(sought))
+        return [next(others) if known is None else known.found for known in answers]
 
     async def _take_status(self, one: _Pending, status: NumberStatus) -> None:
         # Harmless again and in any order: so its effects may be there before it is noted that they are.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 
+from broker.domain.notice import read
 from broker.domain.options import CallOptions
+from broker.flows.notices import Notices, Whose
+from broker.store.inbox import Found
 from tests.contract.service import eventually
 from tests.edge.rig import Edge, event, message, session_id
-from tests.store.pairs import A, B, C
+from tests.store.pairs import VAULT, A, B, C, D
 
 
 async def _asked(edge: Edge, caller: str = A, **fields: Any) -> dict[str, Any]:
@@ -101,3 +106,24 @@ async def test_where_a_short_message_goes(exchange: Edge) -> None:
     assert orjson.loads((await exchange.push("sms-control", b"unreadable"))[1]) == discarded
     await exchange.settled()
     assert await exchange.rows("sms") == []
+
+
+async def test_an_answer_amid_attribution(exchange: Edge) -> None:
+    """A question that is answered while others of its batch are looked up mixes nobody's lines up."""
+    asked, other = exchange.pairs.claim(A, B), exchange.pairs.claim(C, D)
+    await exchange.shop.active(asked)
+    await exchange.shop.active(other)
+    notices, now, whose = Notices(exchange.shop.db, VAULT, exchange.registry), datetime.now(UTC), Whose()
+    question = event("callin", session_id(), caller=A, called=exchange.x(), notifyMode="Block")
+    answer = event("answer", session_id(), caller=C, called=D, userData=f"{other.line_id.hex}.1")
+    await notices.keep(exchange.shop.app_id, read(orjson.dumps(question), now), now, whose)
+    await notices.keep(exchange.shop.app_id, read(orjson.dumps(answer), now), now)
+    async with exchange.holding("binding"):
+        turn = asyncio.create_task(notices.turn())
+        await exchange.kept_from("binding")
+        whose.answered, whose.found = True, Found(exchange.shop.pool, asked.line_id, "route")
+    await turn
+    calls = await exchange.rows("call")
+    assert {(row["line_id"], row["found_by"]) for row in calls} == {
+        (asked.line_id, "history"), (other.line_id, "token"),
+    }  # fmt: skip
