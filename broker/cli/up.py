@@ -108,15 +108,14 @@ async def _up(
     test_clock: bool,
     as_json: bool,
 ) -> None:
-    await migrate(settings.database_url)
     db = Database(
         settings.database_url,
         connections=2,
         timeout_s=settings.db_timeout_s,
         statement_cache=settings.db_statement_cache,
     )
-    await db.open()
-    emulator = await _start_emulator(folder / "emulator", log_file)
+    # One process loads while the other one works; a child whose parent gives up ends with it.
+    emulator, _ = await asyncio.gather(_start_emulator(folder / "emulator", log_file), _open(db, settings))
     approvals = Approvals(db, wire=emulator.wire, admin=emulator.admin)
     try:
         vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
@@ -142,6 +141,11 @@ async def _up(
             emulator.process.send_signal(signal.SIGTERM)
             await emulator.process.wait()
         await db.close()
+
+
+async def _open(db: Database, settings: Settings) -> None:
+    await migrate(settings.database_url)
+    await db.open()
 
 
 async def _start_emulator(folder: Path, log_file: BinaryIO) -> _Emulator:
