@@ -216,7 +216,7 @@ async def test_losers_with_a_key_leave_the_record_alone(shop: Shop, database_url
 
 
 async def test_a_claim_that_loses_its_seat_leaves_its_key_unlinked(shop: Shop, database_url: str) -> None:
-    """A claim whose seat another batch was just taking is busy, and its key's record does not name its binding."""
+    """A claim whose seat another batch was just taking finds the X full; its key's record does not name its binding."""
     await idempotency.begin(shop.db, [_ask(shop, b"key")])
     other = await asyncpg.connect(database_url)
     try:
@@ -238,7 +238,7 @@ async def test_a_claim_that_loses_its_seat_leaves_its_key_unlinked(shop: Shop, d
         while not await shop.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'"):
             pass
         await transaction.commit()
-        assert await waiting == ["busy", "won"]
+        assert await waiting == ["full", "won"]
     finally:
         await other.close()
     assert await shop.value("SELECT binding_id IS NULL AND pool_id IS NULL FROM idempotency")
