@@ -6,13 +6,26 @@ Nothing is told by the tests: the platform pushes what happens, and we are compa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
 
-from tests.contract.service import Answer, Client, Json, Service, add_key, eventually, phone, rows, settled_config
+from tests.contract.service import (
+    Answer,
+    Client,
+    Json,
+    Service,
+    add_key,
+    eventually,
+    memory,
+    phone,
+    rows,
+    settled_config,
+    up,
+)
+from tests.pg import state_folder
 
 _RING_S: Final = 6
 _TALK_S: Final = 65
@@ -138,6 +151,13 @@ class Order:
             return str(found.body["url"]) if found.status == 200 else None
 
         return (await self.client.ask("GET", await eventually(located, "the recording's address"), key=None)).raw
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A broker of these orders alone: pools are small, what was released rests, and the platform makes trouble."""
+    with state_folder(memory()) as folder, up(folder, "--test-clock", "--workers", "2") as running:
+        yield running
 
 
 @pytest.fixture
