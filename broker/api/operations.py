@@ -397,7 +397,9 @@ def _told(name: str, what: str, page: type[BaseModel], item: dict[str, Any]) -> 
         summary=f"List {what}, newest first",
         description=(
             'Filters narrow the list together. `Link` with `rel="next"` leads to the next page; a page may be short'
-            " while there are more. Numbers are masked unless the key has the scope `reveal`."
+            " while there are more. Numbers are masked unless the key has the scope `reveal`. With `Accept: text/csv`"
+            " or `application/x-ndjson` everything comes in one answer, whatever the limit; one that was cut off"
+            " has no last chunk."
         ),
         parameters=("binding_id", "order_id", "x", "since", "until", "limit", "cursor", "Request-Timeout"),
         answers={200: Answer("A page.", page, ("Link",), shown)},

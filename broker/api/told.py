@@ -1,11 +1,11 @@
-"""``/v1/calls``, ``/v1/cdrs`` and ``/v1/sms``: what the platform told of an app, newest first, page by page."""
+"""``/v1/calls``, ``/v1/cdrs`` and ``/v1/sms``: what the platform told of an app, newest first, by pages or whole."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -15,29 +15,34 @@ from aiohttp import web
 
 from broker.api import parse
 from broker.api.context import Heard, Reply, Services
-from broker.api.idempotent import Handler
+from broker.api.idempotent import Handler, Reader
 from broker.api.reply import pack
-from broker.domain import hangup
-from broker.domain.ids import parse_public_id, public_id
-from broker.domain.phone import is_e164, mask
-from broker.errors import FieldError, Invalid
+from broker.domain import tabular
+from broker.domain.ids import parse_public_id
+from broker.domain.tabular import Format
+from broker.errors import FieldError, Invalid, Problem
+from broker.flows.inwork import aside
+from broker.flows.shown import SIDES, Opened
 from broker.store import told
-from broker.store.told import BEGINNING, END, NEWEST, Row, Sought, Table
+from broker.store.told import BEGINNING, END, NEWEST, Sought, Table
 
 _MAC_BYTES = 16
 _STEP = timedelta(microseconds=1)
-_SIDES: dict[Table, tuple[str, str]] = {
-    "call": ("caller", "callee"),
-    "cdr": ("caller", "callee"),
-    "sms": ("sender", "receiver"),
-}
+_FORMATS: dict[str, Format] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
+#: Rows of one look into the database while everything is sent; who takes nothing for so long is cut off.
+_SLICE = 200
+_SLOW_S = 10.0
 
 
-def listed(table: Table, path: str) -> Handler:
+def listed(table: Table, path: str) -> Reader:
     """Return the handler of ``GET path``."""
 
-    async def show(request: web.Request, services: Services, heard: Heard) -> Reply:
-        items, cursor = await _page(table, parse.told_query(request), None, services, heard)
+    async def show(request: web.Request, services: Services, heard: Heard) -> Reply | web.StreamResponse:
+        asked = parse.told_query(request)
+        accepted = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip()
+        if accepted in _FORMATS and request.method == "GET":
+            return await _export(table, accepted, asked, request, services, heard)
+        items, cursor = await _page(table, asked, None, services, heard)
         following = None
         if cursor is not None:
             given = {name: value for name, value in request.query.items() if name != "cursor"}
@@ -57,6 +62,43 @@ def searched(table: Table) -> Handler:
         return Reply(200, pack({"items": items, "next_cursor": cursor}))
 
     return search
+
+
+async def _export(
+    table: Table, accepted: str, asked: parse.ToldQuery, request: web.Request, services: Services, heard: Heard
+) -> web.StreamResponse:
+    """Send everything from the cursor on, slice by slice; an answer that is cut off has no last chunk."""
+    form = _FORMATS[accepted]
+    # What is wrong with the question is told by the first look, before anything is sent.
+    slice_ = asked.model_copy(update={"limit": _SLICE})
+    items, cursor = await _page(table, slice_, None, services, heard)
+    headers = {"Content-Type": accepted, "Cache-Control": "no-store", "X-Request-Id": heard.request_id}
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    sent = 0
+    try:
+        await _write(response, tabular.head(table, form))
+        while True:
+            await _write(response, tabular.lines(table, form, items))
+            sent += len(items)
+            if cursor is None:
+                break
+            slice_ = slice_.model_copy(update={"cursor": cursor})
+            items, cursor = await _page(table, slice_, None, services, heard)
+        await response.write_eof()
+    except (Problem, ConnectionError, TimeoutError):
+        # The status has been sent: what is missing is told by how the connection ends.
+        if request.transport is not None:
+            request.transport.abort()
+    heard.notes["items"] = sent
+    return response
+
+
+async def _write(response: web.StreamResponse, text: bytes) -> None:
+    if text:
+        with aside():
+            async with asyncio.timeout(_SLOW_S):
+                await response.write(text)
 
 
 async def _page(
@@ -82,10 +124,10 @@ async def _page(
     )
     items = []
     for row in rows:
-        shown = _Shown(table, row, services, may_see="reveal" in heard.key.scopes)
+        opened = Opened(table, row, vault, may_see="reveal" in heard.key.scopes)
         # Its key may be another one's, too.
-        if party is None or party in [shown.plain(side) for side in _SIDES[table]]:
-            items.append(_SHAPES[table](shown))
+        if party is None or party in [opened.plain(side) for side in SIDES[table]]:
+            items.append(opened.shape())
     heard.notes["items"] = len(items)
     last = rows[-1] if len(rows) == asked.limit else None
     return items, _sealed(datetime.fromisoformat(last["at"]), UUID(last["id"]), query) if last is not None else None
@@ -100,108 +142,6 @@ async def _bindings(asked: parse.ToldQuery, services: Services, app_id: int) -> 
         one = (key[1],) if key is not None else ()
         found = one if found is None else tuple(binding for binding in found if binding in one)
     return found
-
-
-class _Shown:
-    """A row, with what is encrypted in it opened as far as the key may see it."""
-
-    def __init__(self, table: Table, row: Row, services: Services, *, may_see: bool) -> None:
-        self.row = row
-        self._table = table
-        self._vault = services.vault
-        self._may_see = may_see
-
-    def plain(self, column: str) -> str | None:
-        kept = told.sealed(self.row, column)
-        return None if kept is None else self._vault.open(self._table, column, 0, UUID(self.row["id"]), kept)
-
-    def masked(self, column: str) -> str | None:
-        number = self.plain(column)
-        if number is None or self._may_see:
-            return number
-        return mask(number) if is_e164(number) else "*" * len(number)
-
-    def secret(self, column: str) -> str | None:
-        return self.plain(column) if self._may_see else None
-
-    @property
-    def session(self) -> str | None:
-        """The platform's id of the call; one that is made of numbers is for who may see these."""
-        session = self.plain("session")
-        return session if session is None or self._may_see or "+" not in session else None
-
-    @property
-    def common(self) -> dict[str, Any]:
-        pool_id = self.row["pool_id"]
-        bindings = [public_id(pool_id, UUID(one)) for one in self.row["bindings"]] if pool_id is not None else []
-        return {"bindings": bindings, "found_by": self.row["found_by"], "x": self.row["x"]}
-
-
-def _call(shown: _Shown) -> dict[str, Any]:
-    row = shown.row
-    steps = (("ended_at", "ended"), ("answered_at", "answered"), ("ringing_at", "ringing"))
-    return {
-        "id": public_id(0, UUID(row["id"]), "cal_"),
-        "session_id": shown.session,
-        "state": next((state for name, state in steps if row[name] is not None), "started"),
-        **shown.common,
-        "extension": row["extension"],
-        "caller": shown.masked("caller"),
-        "callee": shown.masked("callee"),
-        **{name: _moment(row[name]) for name in ("started_at", "ringing_at", "answered_at", "ended_at")},
-        "state_code": row["state_code"],
-        "reason": hangup.cause(row["state_code"]),
-        "released_by": row["released_by"],
-        "timeline": row["timeline"],
-    }
-
-
-def _cdr(shown: _Shown) -> dict[str, Any]:
-    row = shown.row
-    times = ("call_in_at", "forward_at", "ringing_at", "answered_at", "ended_at")
-    recorded = {"file_name": row["record_name"], "record_domain": row["record_domain"], "at": _moment(row["record_at"])}
-    return {
-        "id": public_id(0, UUID(row["id"]), "cdr_"),
-        "call": public_id(0, UUID(row["call_id"]), "cal_") if row["call_id"] is not None else None,
-        "session_id": shown.session,
-        **shown.common,
-        "extension": row["extension"],
-        "direction": row["direction"],
-        "caller": shown.masked("caller"),
-        "callee": shown.masked("callee"),
-        "at": _moment(row["at"]),
-        **{name: _moment(row[name]) for name in times},
-        "talk_s": row["talk_s"],
-        "release_code": row["release_code"],
-        "q850": row["q850"],
-        "sip": row["sip"],
-        "reason": hangup.release(row["release_code"], row["q850"]),
-        "released_by": row["released_by"],
-        "recording": recorded if row["record_name"] is not None else None,
-    }
-
-
-def _sms(shown: _Shown) -> dict[str, Any]:
-    row = shown.row
-    return {
-        "id": public_id(0, UUID(row["id"]), "sms_"),
-        **shown.common,
-        "direction": row["direction"],
-        "sender": shown.masked("sender"),
-        "receiver": shown.masked("receiver"),
-        "at": _moment(row["at"]),
-        "result": row["result"],
-        "reason": hangup.sending(row["result"]),
-        "segments": row["segments"],
-        "content": shown.secret("content"),
-    }
-
-
-_SHAPES: dict[Table, Callable[[_Shown], dict[str, Any]]] = {"call": _call, "cdr": _cdr, "sms": _sms}
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _sealed(at: datetime, row_id: UUID, query: bytes) -> str:

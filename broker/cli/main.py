@@ -16,6 +16,7 @@ from broker.cli.calls import calls
 from broker.cli.completion import completion
 from broker.cli.emulate import emulate
 from broker.cli.evacuation import evacuation
+from broker.cli.export import export
 from broker.cli.importing import import_
 from broker.cli.notifications import notifications
 from broker.cli.numbers import numbers
@@ -147,6 +148,6 @@ app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
     app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
-    completion, emulate,
+    completion, emulate, export,
 ):  # fmt: skip
     main.add_command(command)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import io
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from tests.contract.service import Client, Service, add_key, eventually, phone, rows, settled_config
+from tests.contract.service import (
+    Client,
+    Service,
+    add_key,
+    command,
+    environment,
+    eventually,
+    phone,
+    rows,
+    settled_config,
+)
 from tests.edge.rig import event, fee, fees, headers, message, session_id
 
 
@@ -131,3 +146,42 @@ async def test_page_by_page(service: Service, client: Client) -> None:
     assert len(seen) == len(set(seen)) == 7
     bad = await client.ask("GET", "/v1/calls?since=yesterday&limit=0&x=1")
     assert bad.pointers() == {"/since", "/limit", "/x"}
+
+
+async def test_everything_at_once(service: Service, client: Client, tmp_path: Path) -> None:
+    """More than a slice, each once, as lines of JSON or CSV, by the API and by command; numbers masked."""
+    bound = await _bound(client)
+    count, since = 450, datetime.now(UTC)
+    for first in range(0, count, 50):
+        records = [
+            fee(session_id(), callerNum=bound["caller"], bindNum=bound["x"], userData=bound["mark"], talk_s=first + n)
+            for n in range(50)
+        ]
+        await _push(service, client, "cdr", fees(*records))
+
+    async def counted() -> bool:
+        kept = await rows(service, "SELECT count(*) FROM cdr WHERE x = $1 AND received_at > $2", bound["x"], since)
+        return bool(kept[0]["count"] == count)
+
+    await eventually(counted, "all records are told")
+    path = f"/v1/cdrs?binding_id={bound['id']}"
+    answer = await client.ask("GET", path, headers={"Accept": "application/x-ndjson"})
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+    items = [orjson.loads(line) for line in answer.raw.splitlines()]
+    assert len({item["id"] for item in items}) == len(items) == count
+    assert [item["at"] for item in items] == sorted((item["at"] for item in items), reverse=True)
+    assert bound["caller"].encode() not in answer.raw
+    table = (await client.ask("GET", path, headers={"Accept": "text/csv"})).raw.decode()
+    lines = list(csv.DictReader(io.StringIO(table)))
+    assert [line["id"] for line in lines] == [item["id"] for item in items]
+    assert {line["talk_s"] for line in lines} == {str(item["talk_s"]) for item in items}
+    (await client.ask("GET", f"{path}&limit=0", headers={"Accept": "text/csv"})).problem(422, "validation_failed")
+    out = tmp_path / "cdrs.csv"
+    arguments = ("export", "cdrs", "--app", "demo-axb", "--x", bound["x"], "--out", str(out))
+    ended = await asyncio.to_thread(
+        subprocess.run, command(*arguments, "--state-dir", str(service.folder)), env=environment(), capture_output=True,
+        text=True, timeout=60, check=True,
+    )  # fmt: skip
+    written = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [line for line in written if line["bindings"] == bound["id"]] == lines
+    assert f"{len(written):,} cdrs" in ended.stderr

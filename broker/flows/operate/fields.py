@@ -388,6 +388,15 @@ class ReachAsk(Given):
     at: Annotated[datetime, PlainValidator(lambda value: moment(str(value)))] | None = None
 
 
+class ExportFilter(Given):
+    """Of what the platform told, what is wanted."""
+
+    since: Annotated[datetime, PlainValidator(lambda value: moment(str(value)))] | None = None
+    until: Annotated[datetime, PlainValidator(lambda value: moment(str(value)))] | None = None
+    x: Number | None = None
+    order_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
 def read(model: type[M], given: object) -> M:
     """Return what was given.
 

@@ -1,0 +1,71 @@
+"""``broker export``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.desk import the_app, with_app, with_state_dir, work
+
+_TABLES = {"calls": "call", "cdrs": "cdr", "sms": "sms"}
+
+
+@click.command()
+@click.argument("what", type=click.Choice(list(_TABLES)))
+@click.option("--since", metavar="TIME", help="From this moment on, as 2026-11-22T00:00:00Z.")
+@click.option("--until", metavar="TIME", help="Before this moment.")
+@click.option("--x", help="Only those on this X number.")
+@click.option("--order", "order_id", help="Only this order's.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write (default: standard output)."
+)
+@with_app
+@with_state_dir
+def export(what: str, form: Any, out: Path | None, app: str | None, state_dir: str | None, **asked: Any) -> None:
+    r"""Write calls, call detail records or short messages of an app to a file, newest first. Phones are masked.
+
+    The file has another name until it is whole.
+
+    \b
+    Examples:
+      broker export cdrs --since 2026-11-01T00:00:00Z --out november.csv
+      broker export calls --format ndjson | jq .state
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from broker.domain import tabular
+    from broker.flows.operate import export as flow
+    from broker.flows.operate.fields import ExportFilter, read
+
+    table: Any = _TABLES[what]
+    draft = out.with_name(out.name + ".part") if out is not None else None
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} " + what), TimeElapsedColumn())
+
+    async def job(desk: Any) -> int:
+        filters, named, count = read(ExportFilter, asked), await the_app(desk, app), 0
+        with ExitStack() as exits:
+            file = exits.enter_context(draft.open("wb")) if draft is not None else sys.stdout.buffer
+            quiet = not sys.stderr.isatty()
+            bar = exits.enter_context(Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet))
+            task = bar.add_task("", total=None)
+            file.write(tabular.head(table, form))
+            async for items in flow.everything(desk, named, table, filters):
+                file.write(tabular.lines(table, form, items))
+                count += len(items)
+                bar.update(task, completed=count)
+            file.flush()
+        return count
+
+    try:
+        count = work(state_dir, job)
+    except OSError as error:
+        raise click.ClickException(f"{out or 'standard output'}: {error.strerror or error}") from None
+    if draft is not None and out is not None:
+        draft.replace(out)
+        click.echo(f"{count:,} {what} in {out}", err=True)
