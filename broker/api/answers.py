@@ -230,6 +230,32 @@ class CallPage(BaseModel):
     next_cursor: str | None
 
 
+class Day(BaseModel):
+    """What a day adds up to; `pool`, `area_code` and `x` where they were asked for."""
+
+    day: str
+    pool: str | None = None
+    area_code: str | None = None
+    x: str | None = None
+    calls: int
+    answered: Annotated[int, Field(description="In which two spoke.")]
+    talk_s: int
+    minutes: Annotated[int, Field(description="Begun minutes, call by call.")]
+    messages: int
+    segments: Annotated[int, Field(description="Of messages that were forwarded.")]
+    answer_rate: float | None
+    currency: str | None
+    cost: Annotated[str | None, Field(description="A decimal number; null: there is no price.")]
+    unpriced: Annotated[int, Field(description="Calls and messages without a price.")]
+
+
+class Summary(BaseModel):
+    """Days, oldest first."""
+
+    zone: str
+    items: list[Day]
+
+
 class RecordingOf(BaseModel):
     """What the platform calls a recording."""
 

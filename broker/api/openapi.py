@@ -111,6 +111,28 @@ _PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string", "format": "date-time"},
         "description": "Before this moment.",
     },
+    "first": {
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "format": "date"},
+        "description": "The first day.",
+    },
+    "last": {
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "format": "date"},
+        "description": "The last day, at most 91 later.",
+    },
+    "zone": {
+        "in": "query",
+        "schema": {"type": "string", "maxLength": 64, "default": "Asia/Shanghai"},
+        "description": "Whose days.",
+    },
+    "by": {
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^(pool|area|x)(,(pool|area|x)){0,2}$"},
+        "description": "What is told apart: some of pool, area (city) and x, with commas.",
+    },
     "cdr_id": {
         "in": "query",
         "schema": {"type": "string", "pattern": "^cdr_[0-9a-v]{32}$"},

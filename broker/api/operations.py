@@ -388,6 +388,12 @@ _SMS: dict[str, Any] = {
 }  # fmt: skip
 
 
+_DAY: dict[str, Any] = {
+    "day": "2026-11-22", "pool": "shenzhen", "calls": 1210, "answered": 968, "talk_s": 61952, "minutes": 1508,
+    "messages": 12, "segments": 14, "answer_rate": 0.8, "currency": "CNY", "cost": "151.22", "unpriced": 0,
+}  # fmt: skip
+
+
 def _told(name: str, what: str, page: type[BaseModel], item: dict[str, Any]) -> tuple[Operation, Operation]:
     """Return the operations of a list of what the platform told, and of its search."""
     shown = {"items": [item], "next_cursor": None}
@@ -421,6 +427,18 @@ def _told(name: str, what: str, page: type[BaseModel], item: dict[str, Any]) -> 
 CALLS, SEARCH_CALLS = _told("Calls", "calls", answers.CallPage, _CALL)
 CDRS, SEARCH_CDRS = _told("Cdrs", "call detail records", answers.CdrPage, _CDR)
 MESSAGES, SEARCH_MESSAGES = _told("Sms", "short messages", answers.SmsPage, _SMS)
+SUMMARY = Operation(
+    id="summarizeCalls",
+    tag="calls",
+    summary="Calls and messages by day, and what they cost",
+    description=(
+        "Calls by their records, messages by what became of them. Costs are by the app's price list (`broker price`):"
+        " each minute that is begun while two speak, each segment that was forwarded. A row for each currency; what has"
+        " no price is counted in `unpriced`."
+    ),
+    parameters=("first", "last", "zone", "by", "Request-Timeout"),
+    answers={200: Answer("A row for each day.", answers.Summary, (), {"zone": "Asia/Shanghai", "items": [_DAY]})},
+)
 POOLS = Operation(
     id="listPools",
     tag="pools",

@@ -19,6 +19,7 @@ from broker.api import (
     pools,
     reach,
     rebinding,
+    summary,
     told,
 )
 from broker.api.idempotent import Handler, Reader
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/calls/{session_id}:stop", "bind", calls.stop, operations.STOP_CALL),
     Route("GET", "/v1/recordings", "reveal", calls.recording, operations.RECORDING),
     Route("POST", "/v1/recordings:locate", "reveal", calls.locate, operations.LOCATE),
+    Route("GET", "/v1/calls:summary", "read", summary.show, operations.SUMMARY),
     Route("GET", "/v1/calls", "read", told.listed("call", "/v1/calls"), operations.CALLS),
     Route("POST", "/v1/calls:search", "read", told.searched("call"), operations.SEARCH_CALLS),
     Route("GET", "/v1/cdrs", "read", told.listed("cdr", "/v1/cdrs"), operations.CDRS),

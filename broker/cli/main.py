@@ -23,6 +23,7 @@ from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.reach import reach
 from broker.cli.shadow import cutover, enter, shadow
+from broker.cli.summary import price, summary
 from broker.cli.tones import tones
 from broker.cli.webhook import webhook
 
@@ -148,6 +149,6 @@ app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
     app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
-    completion, emulate, export,
+    completion, emulate, export, price, summary,
 ):  # fmt: skip
     main.add_command(command)

@@ -11,7 +11,7 @@ from broker.api.parse.fields import Callback, CalleeTtl, Phone, Recording, Tones
 from broker.api.parse.header import body_of, deadline_s, idempotency_key, if_match, respond_async
 from broker.api.parse.listing import ListRequest, ReleaseQuery, SearchRequest, list_query, query_of, release_query
 from broker.api.parse.reach import ReachQuery, ReachRequest, reach_query
-from broker.api.parse.told import ToldQuery, ToldSearch, told_query
+from broker.api.parse.told import SummaryQuery, ToldQuery, ToldSearch, summary_query, told_query
 
 __all__ = [
     "Asked",
@@ -31,6 +31,7 @@ __all__ = [
     "RecordingPatch",
     "ReleaseQuery",
     "SearchRequest",
+    "SummaryQuery",
     "ToldQuery",
     "ToldSearch",
     "Tones",
@@ -51,5 +52,6 @@ __all__ = [
     "reach_query",
     "release_query",
     "respond_async",
+    "summary_query",
     "told_query",
 ]

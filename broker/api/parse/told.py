@@ -1,12 +1,13 @@
-"""Which calls, records or messages are asked for."""
+"""Which calls, records or messages are asked for, and over which days they are added up."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from datetime import date, datetime, timedelta
+from typing import Annotated, Self
+from zoneinfo import available_timezones
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from broker.api.parse.body import checked
 from broker.api.parse.fields import OrderId, Phone
@@ -18,6 +19,50 @@ Moment = Annotated[
     PlainValidator(lambda value: moment(value if isinstance(value, str) else "")),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+
+
+#: Days of one summary.
+LONGEST_DAYS = 92
+_APART = ("pool", "area", "x")
+
+
+def _day(value: object) -> date:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value if isinstance(value, str) and len(value) == len("2026-11-22") else "")
+    except ValueError:
+        raise ValueError("must be a day, as 2026-11-22") from None
+
+
+def _zone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError("must be a time zone by its name, as Asia/Shanghai")
+    return value
+
+
+def _by(value: object) -> tuple[str, ...]:
+    given = tuple(value.split(",")) if isinstance(value, str) else ()
+    if not set(given) <= set(_APART) or len(set(given)) < len(given):
+        raise ValueError("must be some of pool, area and x, with commas")
+    return given
+
+
+class SummaryQuery(BaseModel):
+    """Days of a time zone, both included, and what they are told apart by."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    first: Annotated[date, PlainValidator(_day)]
+    last: Annotated[date, PlainValidator(_day)]
+    zone: Annotated[str, Field(max_length=64), AfterValidator(_zone)] = "Asia/Shanghai"
+    by: Annotated[tuple[str, ...], PlainValidator(_by)] = ()
+
+    @model_validator(mode="after")
+    def _short(self) -> Self:
+        if not timedelta(0) <= self.last - self.first < timedelta(days=LONGEST_DAYS):
+            raise ValueError(f"last must not be before first, nor {LONGEST_DAYS} days or more after it")
+        return self
 
 
 class ToldQuery(BaseModel):
@@ -50,3 +95,12 @@ def told_query(request: web.Request) -> ToldQuery:
     if "limit" in given and given["limit"].isascii() and given["limit"].isdigit() and len(given["limit"]) <= 6:  # noqa: PLR2004 - more digits are refused as they are
         given["limit"] = int(given["limit"])
     return checked(ToldQuery, given)
+
+
+def summary_query(request: web.Request) -> SummaryQuery:
+    """Read which days are to be added up.
+
+    Raises:
+        Invalid: with one error for every bad parameter.
+    """
+    return checked(SummaryQuery, query_of(request))
