@@ -27,6 +27,8 @@ _PROGRAMS: Final = ("kea-dhcp4", "kea-admin", "perfdhcp")
 _SERVER_PORT, _RELAY_PORT = "10067", "10068"
 _CLIENTS = 1_000_000
 _LIMIT_S = 60.0
+#: Asked for more than it can it loses most of it, so a run is the best of these.
+_OFFERED = (500, 1000, 2000, 4000)
 _RATE = re.compile(r"^Rate: ([0-9.]+) 4-way exchanges/second", re.MULTILINE)
 
 
@@ -66,21 +68,22 @@ async def _measured(folder: Path, dsn: str, seconds: int, runs: int) -> list[flo
     )  # fmt: skip
     try:
         await _started(server)
-        found = []
-        for run in range(runs):
-            said = await _run(
-                "perfdhcp", "-4", "-N", _SERVER_PORT, "-L", _RELAY_PORT, "-r", "10000", "-R", str(_CLIENTS), "-p",
-                str(seconds), "-s", str(run + 1), "127.0.0.1",
-            )  # fmt: skip
-            rate = _RATE.search(said)
-            if rate is None:
-                raise BenchError("perfdhcp told no rate.")
-            found.append(float(rate.group(1)))
-        return found
+        return [max([await _offered(rate, seconds, run) for rate in _OFFERED]) for run in range(runs)]
     finally:
         with suppress(ProcessLookupError):
             server.terminate()
         await server.wait()
+
+
+async def _offered(rate: int, seconds: int, run: int) -> float:
+    said = await _run(
+        "perfdhcp", "-4", "-N", _SERVER_PORT, "-L", _RELAY_PORT, "-r", str(rate), "-R", str(_CLIENTS),
+        "-p", str(seconds), "-s", str(run * 10_000 + rate), "127.0.0.1",
+    )  # fmt: skip
+    found = _RATE.search(said)
+    if found is None:
+        raise BenchError("perfdhcp told no rate.")
+    return float(found.group(1))
 
 
 def _config(login: dict[str, Any]) -> dict[str, Any]:

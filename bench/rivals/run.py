@@ -190,7 +190,7 @@ async def _pgbench(ours: Bench) -> list[float]:
     found = []
     for _ in range(file.load.runs):
         process = await asyncio.create_subprocess_exec(
-            program, "--no-vacuum", "--client", "16", "--jobs", "2", "--protocol", "prepared", "--max-tries", "20",
+            program, "--no-vacuum", "--client", "8", "--jobs", "2", "--protocol", "prepared", "--max-tries", "20",
             "--time", str(max(round(file.load.seconds), 1)), "--file", str(script), dsn, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
         out, errors = await asyncio.wait_for(process.communicate(), file.load.seconds + _READY_S)

@@ -26,6 +26,7 @@ import asyncpg
 import orjson
 import uvloop
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from broker.platform.huawei.sign import aksk_digest
 
@@ -50,7 +51,7 @@ class Config:
     platform: str = ""
     app_key: str = ""
     app_secret: str = ""
-    connections: int = 16
+    connections: int = 8
 
 
 class Taken(Exception):
@@ -190,18 +191,29 @@ def _reply(status: int, body: object) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
 
 
+@web.middleware
+async def apologise(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say that it did not work, where the database or the platform did not."""
+    try:
+        return await handler(request)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, aiohttp.ClientError, TimeoutError, OSError):
+        raise web.HTTPServiceUnavailable from None
+
+
 async def serve(config: Config) -> None:
     """Serve until the input ends."""
     db = None
     if config.dsn:
-        db = await asyncpg.create_pool(config.dsn, min_size=2, max_size=config.connections, command_timeout=_TIMEOUT_S)
+        db = await asyncpg.create_pool(
+            config.dsn, min_size=config.connections, max_size=config.connections, command_timeout=_TIMEOUT_S
+        )
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), connector=aiohttp.TCPConnector(limit=64),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as http:  # fmt: skip
         service = Service(config, db, http)
         await service.load()
-        app = web.Application()
+        app = web.Application(middlewares=[apologise])
         app.router.add_post("/v1/bindings", service.bind)
         app.router.add_delete("/v1/bindings/{id}", service.release)
         runner = web.AppRunner(app, access_log=None)

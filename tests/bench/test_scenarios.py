@@ -11,6 +11,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.plan import Orders, Plan
+from bench.rivals import kea
 from bench.scenario_file import read, shipped
 from bench.stack import BenchError
 from bench.wire import latencies_ms, rules
@@ -57,6 +58,22 @@ def test_a_wrong_file_is_told_in_words(tmp_path: Path, text: str, says: str) -> 
         read(path)
     assert str(path) in str(told.value)
     assert says in str(told.value)
+
+
+def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs that are not installed, rivals that there are not, options that say nothing of a bench of its own."""
+    monkeypatch.setattr(kea, "_PROGRAMS", ("kea-that-is-nowhere",))
+    for words, says in (
+        (["rivals", "kea"], "kea-that-is-nowhere not found"),
+        (["rivals", "kae"], "There is no rival kae"),
+        (["rivals", "--scenario", "batch"], "a bench of its own"),
+        (["run", "batch", "--seconds", "3"], "bench.batch --help"),
+        (["run", "mixed", "--rate", "3"], "A closed loop has no rate"),
+        (["run", "steady", "--html", "/nowhere/at/all.html"], "There is no folder"),
+        (["run", "steady", "--target", "http://192.0.2.1:80", "--api-key", "k"], "--i-own-this-target"),
+    ):
+        assert main(words) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_missing_file_is_told(capsys: pytest.CaptureFixture[str]) -> None:
