@@ -186,9 +186,22 @@ settings = { BROKER_LEASE_S = "6", BROKER_RESCUE_INTERVAL_S = "0.5", BROKER_PLAT
     assert '"name":"mine"' in page.read_text()
 
 
-def test_a_rival_runs_in_turn_and_is_judged_alike() -> None:
+def test_a_rival_runs_in_turn_and_is_judged_alike(tmp_path: Path) -> None:
     """The hand-written service makes bindings at the platform, and the history check has nothing against it."""
-    result = _run("rivals", "transaction", "none", "pgbench", "--runs", "1", "--seconds", "1")
+    file = tmp_path / "small.toml"
+    file.write_text("""
+about = "two cities for a second"
+[load]
+clients = 32
+seconds = 1.0
+warmup_s = 0.2
+runs = 1
+[pools]
+count = 2
+zipf = 1.0
+numbers = 100
+""")
+    result = _run("rivals", "transaction", "none", "pgbench", "--scenario", str(file))
     told = result["rivals"]["transaction"]
     assert result["violations"] == told["violations"] == []
     assert told["runs"][0]["confirmed"] > 0
