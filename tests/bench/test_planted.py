@@ -15,7 +15,7 @@ import pytest
 from bench.run import Ask, Bench, prepared
 from bench.scenario_file import ScenarioFile
 
-_TAKEN_FREELY = r"WHERE NOT EXISTS \([^()]*OFFSET 0\)(?=\s+RETURNING slot)"
+_TAKEN_FREELY = r"WHERE NOT w\.had(?=\s+RETURNING slot)"
 _RESTED = r"greatest\(v_now \+ make_interval\(secs => p\.rest_s\), s\.rests_until\)"
 _TOKEN = r" AND c\.token = i\.token"
 _TOO_EARLY = """
