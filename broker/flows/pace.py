@@ -37,7 +37,7 @@ class Pace:
 
         ``hurried``: somebody waits on the phone. No batch waits for company but behind a running one, and not for long.
         """
-        self._gap_s, self._patience_s = (0.0, _HURRIED_PATIENCE_S) if hurried else (GAP_S, PATIENCE_S)
+        self._hurried = hurried
         self._name = name
         self._begin = begin
         self._waiting = waiting
@@ -78,8 +78,8 @@ class Pace:
         if not self._crowded:
             return 0.0
         if self._tasks:
-            return self._patience_s if waiting < self._size else 0.0
-        return self._gap_s if waiting < _FULL else 0.0
+            return (_HURRIED_PATIENCE_S if self._hurried else PATIENCE_S) if waiting < self._size else 0.0
+        return GAP_S if waiting < _FULL and not self._hurried else 0.0
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
