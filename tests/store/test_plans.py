@@ -275,6 +275,20 @@ async def test_hot_statements_go_by_index(database_url: str, statistics: str) ->
         assert seen > 20
 
 
+async def test_claims_planned_on_empty_tables_do_not_read_all_slots(database_url: str) -> None:
+    """Who planned its claims when there were no slots reads no more of them for each item when there are many."""
+    async with _shop(database_url) as (shop, db):
+        await shop.run("ANALYZE")
+        for turn in range(10):
+            assert set(await shop.reserve(*_claims(shop, 1_000_000 + 1_000 * turn))) == {"won"}
+        await db.watch()
+        assert set(await shop.reserve(*_claims(shop, 2_000_000))) == {"won"}
+        plans = [node for said in db.plans() for node in nodes(said["Plan"])]
+        slots = [node for node in plans if node.get("Relation Name") == "slot" and node["Node Type"] != "ModifyTable"]
+        assert slots
+        assert max(node.get("Rows Removed by Filter", 0) for node in slots) <= _BATCH
+
+
 async def test_the_guard_sees_a_bad_plan(database_url: str) -> None:
     """Statements that read a table or a pool are found: the guard is not blind."""
     async with _shop(database_url) as (shop, db):
