@@ -4,11 +4,17 @@
 CREATE FUNCTION bound_then(p_app integer, p_line uuid, p_at timestamptz) RETURNS TABLE (bindings uuid[])
 LANGUAGE sql STABLE
 AS $$
-  SELECT array_agg(h.id ORDER BY h.id)
+  SELECT array_agg(DISTINCT h.id ORDER BY h.id)
   FROM (
-    SELECT m.id, m.created_at AS since, least(m.ended_at, m.expires_at, 'infinity') AS until,
-           min(m.created_at) OVER () AS first, max(least(m.ended_at, m.expires_at, 'infinity')) OVER () AS last
-    FROM binding AS m WHERE m.line_id = p_line AND m.app_id = p_app AND m.moves IS NULL AND m.state <> 'failed'
+    SELECT v.id, v.since, v.until, min(v.since) OVER () AS first, max(v.until) OVER () AS last
+    FROM binding AS m
+    -- Who stays on a line for one that has moved is there for all its time, until the line is let go of.
+    CROSS JOIN LATERAL (
+      SELECT coalesce(m.moves, m.id) AS id, least(m.ended_at, m.expires_at, 'infinity') AS until,
+             CASE WHEN m.moves IS NULL THEN m.created_at
+                  ELSE (SELECT o.created_at FROM binding AS o WHERE o.pool_id = m.pool_id AND o.id = m.moves) END AS since
+    ) AS v
+    WHERE m.line_id = p_line AND m.app_id = p_app AND m.state <> 'failed'
   ) AS h
   WHERE h.since < greatest(p_at + interval '1 second', h.first + interval '1 microsecond')
     AND h.until > least(p_at, h.last - interval '1 microsecond')

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -153,3 +155,32 @@ async def test_a_quiet_stream_shows_that_it_lives(client: Client) -> None:
 
     assert await eventually(beat, "a heartbeat")
     response.close()
+
+
+def _sockets() -> list[str]:
+    """The kernel's view: what it holds stays there until somebody reads, so the reader's own socket shows no end."""
+    return Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(client: Client, service: Service, other: Tenant) -> None:
+    """Once the connection is full and nothing is taken for ten seconds; others are told all the while."""
+    emit = "SELECT emit_event($1, 'audit.drift', NULL, NULL, jsonb_build_object('words', repeat('w', 8000)))"
+    await rows(service, f"{emit} FROM generate_series(1, 2000)", other.app_id)
+    host, _, port = service.api.removeprefix("http://").partition(":")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((host, int(port)))
+        slow.sendall(
+            f"GET /v1/events HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n"
+            f"Last-Event-ID: {event_id(other.app_id, 0)}\r\nAuthorization: Bearer {other.keys['main']}\r\n\r\n".encode()
+        )
+        server, own = f":{int(port):04X} ", f":{slow.getsockname()[1]:04X} 01 "
+
+        async def cut() -> bool:
+            return not any(server in line and own in line.split(server, 1)[1] for line in _sockets())
+
+        after = await _latest(client)
+        binding = (await client.bind()).body["id"]
+        assert [event["subject"] for event in await _told(client, after, 1)] == [binding]
+        assert not await cut()
+        await eventually(cut, "the slow reader is cut off", limit_s=2 * LIMIT_S)

@@ -210,3 +210,41 @@ async def test_calls_end_a_binding_where_the_app_says_so(edge: Edge) -> None:
     await edge.told("events", pushes[3])
     assert await edge.shop.value(left, claim.binding_id)
     assert await edge.shop.value("SELECT running = '{}' FROM binding_end")
+
+
+async def test_a_moved_binding_keeps_the_calls_of_both_its_places(edge: Edge) -> None:
+    """What went through the old X before the move is its own, and through the new one after it; told late, too."""
+    claim = await edge.pairs.active()
+    began = datetime.now(UTC)
+    moved, new = await edge.pairs.move(claim, 1)
+    assert moved == "won"
+    assert await edge.shop.bind(new) is not None
+    assert (await edge.pairs.show(claim)).x_id == 1
+    for x, line in ((edge.x(0), claim.line_id), (edge.x(1), new.line_id)):
+        await edge.told("events", event("callin", session_id(), at=began, caller=A, called=x, userData=line.hex))
+    assert await edge.pairs.end(claim, 2)
+    await edge.shop.run("UPDATE held SET since = since - interval '1 hour', until = until + interval '2 minutes'")
+    earlier = began - timedelta(seconds=30)
+    await edge.told("events", event("callin", session_id(), at=earlier, caller=A, called=edge.x(0)))
+    assert [binding for kind, binding, _ in await edge.events() if kind == "call.started"] == [claim.binding_id] * 3
+    assert [call["line_id"] for call in await edge.rows("call")].count(claim.line_id) == 2
+
+
+async def test_a_late_push_goes_to_who_had_the_line_then(edge: Edge) -> None:
+    """Of two orders that shared a line one after the other, the call that was in the first one's time is only its."""
+    claim = await edge.pairs.active()
+    mate = await edge.pairs.joined(claim)
+    await edge.pairs.release(claim)
+    await edge.shop.run(
+        "UPDATE binding SET created_at = created_at - interval '1 hour', ended_at = created_at - interval '20 minutes'"
+        " WHERE id = $1", claim.binding_id,
+    )  # fmt: skip
+    await edge.shop.run(
+        "UPDATE binding SET created_at = created_at - interval '10 minutes' WHERE id = $1", mate.binding_id
+    )
+    for minutes, whose in ((30, claim), (5, mate)):
+        at = datetime.now(UTC) - timedelta(minutes=minutes)
+        await edge.told(
+            "cdr", fees(fee(session_id(), at=at, callerNum=A, bindNum=edge.x(), userData=claim.line_id.hex))
+        )
+        assert [cdr["bindings"] for cdr in await edge.rows("cdr") if cdr["at"] <= at][-1:] == [[whose.binding_id]]
