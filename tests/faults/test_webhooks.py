@@ -7,6 +7,8 @@ import itertools
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +71,23 @@ async def _orders(running: Service, count: int) -> None:
     await asyncio.gather(*(insist() for _ in range(count)))
 
 
-async def _feed(running: Service, types: str = "binding.active,binding.released") -> list[str]:
-    """The ids of all events of these types so far."""
-    ids: list[str] = []
+async def _told(running: Service, types: str = "binding.active,binding.released") -> list[dict[str, Any]]:
+    """All events of these types so far."""
+    found: list[dict[str, Any]] = []
     asked = f"{running.told['api']}/v1/events?limit=200&types={types}"
     url = asked
     while True:
         async with running.http.get(url, headers=running.headers) as answer:
             page = await answer.json()
-        ids += [event["id"] for event in page["items"]]
+        found += page["items"]
         if not page["more"]:
-            return ids
+            return found
         url = f"{asked}&after={page['next_after']}"
+
+
+async def _feed(running: Service, types: str = "binding.active,binding.released") -> list[str]:
+    """Their ids."""
+    return [event["id"] for event in await _told(running, types)]
 
 
 async def _has_all(running: Service, *receivers: Receiver) -> None:
@@ -234,4 +241,24 @@ async def test_gone_rotated_replayed_and_tested() -> None:
                 return sum(shop.asked.values()) == len(released) + 1
 
             await eventually(again, within_s=_LIMIT_S)
+
+            async def noted() -> bool:
+                return await desk.db.fetchrow("SELECT pos FROM webhook_parked LIMIT 1") is None
+
+            await eventually(noted, within_s=_LIMIT_S)
+            times = sorted(datetime.fromisoformat(event["time"]) for event in await _told(running))
+            # In the widest pause, because what is shown is rounded.
+            pause, at = max((later - one, one) for one, later in pairwise(times))
+            cut = (at + pause / 2).isoformat()
+            shop.asked.clear()
+            types = ["binding.active", "binding.released"]
+            before = await webhooks.replay(desk, _APP, "shop", Replay.model_validate({"until": cut, "types": types}))
+            after = await webhooks.replay(desk, _APP, "shop", Replay.model_validate({"since": cut, "types": types}))
+            expected = sum(one <= at for one in times)
+            assert (before["replayed"], after["replayed"]) == (expected, len(times) - expected)
+
+            async def those() -> bool:
+                return sum(shop.asked.values()) == len(times)
+
+            await eventually(those, within_s=_LIMIT_S)
             assert shop.unverified == []
