@@ -182,6 +182,14 @@ async def left(db: asyncpg.Connection[Any]) -> int:
     return int(await db.fetchval(_LEFT))
 
 
+async def undone(db: asyncpg.Connection[Any]) -> dict[str, int]:
+    """Return how many notifications have no effects, by kind, state and error."""
+    rows = await db.fetch(
+        "SELECT concat_ws(' ', kind, state, error) AS what, count(*) AS n FROM inbox WHERE state <> 'done' GROUP BY 1"
+    )
+    return {row["what"]: row["n"] for row in rows}
+
+
 async def books(
     db: asyncpg.Connection[Any],
     vault: Vault,

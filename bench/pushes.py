@@ -30,7 +30,7 @@ from bench.emulated import Traffic, ledger_of
 from bench.ledger import PROJECTED, Ledger, Order, differences
 from bench.machine import load_average, machine
 from bench.mixed import kill_while
-from bench.pushed import Deliverer, books, bound, idle_numbers, left
+from bench.pushed import Deliverer, books, bound, idle_numbers, left, undone
 from bench.pushing import Signature
 from bench.stack import Stack, running
 
@@ -40,7 +40,7 @@ _ORDERS = 100
 _CUT = 0.05
 #: Five events, a record, a message for every third; fewer where nobody answers.
 _THINGS_A_CALL = 6
-_SETTLE_S = 600.0
+_SETTLE_S = 120.0
 
 
 @asynccontextmanager
@@ -141,8 +141,8 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         before, began = load_average(), time.perf_counter()
         found = await (_by_us if options.sender == "us" else _by_emulator)(run, options)
         seconds = round(time.perf_counter() - began, 1)
-        if waiting := await left(db):
-            found["wrong"].insert(0, f"{waiting:,} pushes have no effects")
+        if await left(db):
+            found["wrong"].insert(0, f"some have no effects: {await undone(db)}")
         await db.close()
         return {
             "machine": machine(stack.folder), "load_before": before[0], "seed": options.seed, "sender": options.sender,
