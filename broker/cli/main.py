@@ -13,6 +13,7 @@ from broker.cli.audit import audit
 from broker.cli.bindings import bindings
 from broker.cli.caller import caller, key
 from broker.cli.calls import calls
+from broker.cli.cdr import cdr
 from broker.cli.completion import completion
 from broker.cli.emulate import emulate
 from broker.cli.evacuation import evacuation
@@ -149,6 +150,6 @@ app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
     app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
-    completion, emulate, export, price, summary,
+    cdr, completion, emulate, export, price, summary,
 ):  # fmt: skip
     main.add_command(command)

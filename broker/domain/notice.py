@@ -212,6 +212,15 @@ def _event(kind: str | None, told: object) -> CallEvent | None:
     )
 
 
+#: The platform's names of what a record says.
+CDR_NAMES: Final = (
+    "icid", "sessionId", "bindNum", "callerNum", "fwdDstNum", "subscriptionId", "userData", "extendNum", "direction",
+    "callInTime", "fwdStartTime", "fwdAlertingTime", "fwdAnswerTime", "callEndTime", "failTime", "ulFailReason",
+    "fwdUnaswRsn", "sipStatusCode", "callRelDirection", "recordFlag", "recordObjectName", "recordDomain",
+    "recordStartTime",
+)  # fmt: skip
+
+
 def _cdr(told: object) -> Cdr | None:
     if not isinstance(told, dict):
         return None

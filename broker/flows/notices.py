@@ -111,6 +111,11 @@ class Notices:
                     self._waiting.append(_Pending(row.at, row.id, app_id, one.notice, whose))
         self._woken.set()
 
+    def key_of(self, app_id: int, told: Told) -> tuple[datetime, UUID]:
+        """Return where what it tells of is kept, now or already."""
+        row = self._arrived(app_id, told, self.now)
+        return row.at, row.id
+
     async def turn(self) -> bool:
         """Project what has been received here; waits until there is something. True: there is more."""
         await self._woken.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -69,6 +69,12 @@ async def recording(db: Database, app_id: int, cdr_id: UUID) -> tuple[str | None
     """Return name and domain of a record's recording; None = the app has no such record."""
     row = await db.fetchrow(statements("told")["recording"], date_of(cdr_id), cdr_id, app_id)
     return (row["record_name"], row["record_domain"]) if row is not None else None
+
+
+async def known_records(db: Database, keys: Sequence[tuple[datetime, UUID]]) -> set[tuple[datetime, UUID]]:
+    """Return those records, by time and id, that are there or on their way."""
+    rows = await db.fetch(statements("told")["known_records"], [at for at, _ in keys], [row_id for _, row_id in keys])
+    return {(row["at"], row["id"]) for row in rows}
 
 
 async def call_over(db: Database, app_id: int, call_id: UUID) -> bool:

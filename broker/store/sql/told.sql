@@ -12,3 +12,8 @@ SELECT c.record_name, c.record_domain FROM cdr AS c WHERE c.at = $1 AND c.id = $
 -- name: call_over
 SELECT c.ended_at IS NOT NULL AS over FROM call AS c
 WHERE c.id = $1 AND c.app_id = $2 AND c.at > broker_now() - interval '2 days';
+
+-- name: known_records
+SELECT u.at, u.id FROM unnest($1::timestamptz[], $2::uuid[]) AS u (at, id)
+WHERE EXISTS (SELECT FROM cdr AS c WHERE c.at = u.at AND c.id = u.id OFFSET 0)
+   OR EXISTS (SELECT FROM inbox AS n WHERE n.at = u.at AND n.id = u.id OFFSET 0);

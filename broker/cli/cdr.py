@@ -1,0 +1,120 @@
+"""``broker cdr``."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from broker.cli.desk import tell, the_app, with_app, with_json, with_state_dir, work
+
+_LONGEST_LINE = 64 * 1024
+
+
+@click.group()
+def cdr() -> None:
+    r"""Call detail records; `broker export cdrs` writes them to a file.
+
+    \b
+    Examples:
+      broker cdr import cdrs.csv --dry-run --app food
+      broker cdr import cdrs.ndjson.gz --app food
+    """
+
+
+@cdr.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Default: by the file's name, else csv.")
+@click.option("--column", "columns", multiple=True, metavar="THEIRS=NAME",
+              help="A column of the file by another name, as 'Call ID=icid'; repeatable.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only look: nothing is written down.")
+@with_app
+@with_state_dir
+@with_json
+def import_cdrs(
+    file: Path, form: str | None, columns: tuple[str, ...], dry_run: bool, app: str | None, state_dir: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Enter records that were not pushed, as after an outage of more than five hours.
+
+    FILE is CSV with a head, or a JSON object a line, packed (.gz) or not; names are the platform's (icid, sessionId,
+    callerNum, bindNum, callEndTime, ...), in any case. Records that are known change nothing, so a file may be
+    imported again. Effects follow within seconds, by running instances.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from broker.flows.operate import records as flow
+
+    named = _named(columns)
+    packed = file.suffix == ".gz"
+    inner = file.with_suffix("") if packed else file
+    kind = form or ("ndjson" if inner.suffix in {".ndjson", ".jsonl"} else "csv")
+    bars = (TextColumn("records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+    async def job(desk: Any) -> Any:
+        with _opened(file, packed=packed) as counted:
+            many = max(sum(1 for _ in _lines(counted, kind, named)), 1)
+        shown = Progress(*bars, console=Console(stderr=True), transient=True)
+        with _opened(file, packed=packed) as opened, shown as bar:
+            task = bar.add_task("", total=many)
+            return await flow.take_in(
+                desk, await the_app(desk, app), _lines(opened, kind, named), dry_run=dry_run,
+                progress=lambda count: bar.advance(task, count),
+            )  # fmt: skip
+
+    try:
+        answer = work(state_dir, job)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise click.ClickException(f"{file.name} cannot be read: {type(error).__name__}.") from None
+    tell(answer, as_json=as_json)
+
+
+def _named(columns: tuple[str, ...]) -> dict[str, str]:
+    pairs = [one.rpartition("=") for one in columns]
+    if any(not theirs or not name for theirs, _, name in pairs):
+        raise click.UsageError("--column is THEIRS=NAME, as 'Call ID=icid'.")
+    return {theirs.strip().lower(): name.strip() for theirs, _, name in pairs}
+
+
+@contextmanager
+def _opened(file: Path, *, packed: bool) -> Iterator[BinaryIO]:
+    with file.open("rb") as plain:
+        if not packed:
+            yield plain
+            return
+        with gzip.open(plain) as unpacked:
+            yield unpacked  # type: ignore[misc] # reads bytes as any file does
+
+
+def _lines(file: BinaryIO, form: str, named: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+    """Yield the lines below the head by their number in the file."""
+    import orjson
+
+    from broker.domain.notice import CDR_NAMES
+
+    names = {name.lower(): name for name in CDR_NAMES} | dict(named)
+    if form == "csv":
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        reader = csv.reader(text)
+        head = [names.get(cell.strip().lower(), cell.strip()) for cell in next(reader, [])]
+        for cells in reader:
+            if cells:
+                said = {name: cell.strip() for name, cell in zip(head, cells, strict=False) if cell.strip()}
+                yield reader.line_num, said if len(cells) <= len(head) else None
+        text.detach()
+        return
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        if not line.strip():
+            continue
+        try:
+            said = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            said = None
+        yield number, {names.get(key.lower(), key): said[key] for key in said} if isinstance(said, dict) else None

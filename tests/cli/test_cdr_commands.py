@@ -1,0 +1,79 @@
+"""Records from files, beside those that were pushed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.cli.test_operate_commands import ask, plain, service
+from tests.contract.service import Service, client_of, eventually, phone, rows
+from tests.contract.test_told import _push
+from tests.edge.rig import fee, fees, session_id
+
+__all__ = ["service"]
+
+
+def _lines(x: str, mark: str, count: int) -> list[dict[str, Any]]:
+    base = {"bindNum": x, "userData": mark, "callerNum": phone(), "fwdDstNum": phone()}
+    return [fee(session_id(), talk_s=place, **base) for place in range(count)]
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+async def test_what_was_not_pushed_is_entered_once(service: Service, tmp_path: Path, form: str) -> None:
+    """A file of which one record was pushed: a dry run changes nothing, the import what is missing, again nothing."""
+    async with client_of(service) as client:
+        made = (await client.bind(a=phone(), b=phone())).body
+        records = _lines(made["x"], made["line"].replace("-", ""), 7)
+        await _push(service, client, "cdr", fees(records[0]))
+        file = tmp_path / f"records.{form}.gz"
+        with gzip.open(file, "wt", newline="") as text:
+            if form == "csv":
+                names = list(records[0])
+                writer = csv.writer(text)
+                writer.writerow(["Call ID" if name == "icid" else name.upper() for name in names])
+                writer.writerows([str(record[name]) for name in names] for record in records)
+                writer.writerow(["nonsense"])
+            else:
+                text.writelines(orjson.dumps(record).decode() + "\n" for record in records)
+                text.write("nonsense\n")
+        command = ("cdr", "import", str(file), "--app", "demo-axb", "--column", "Call ID=icid")
+        seen = ask(service, *command, "--dry-run")
+        assert (seen["new"], seen["known"], seen["unreadable"], seen["unreadable_lines"]) == (
+            6,
+            1,
+            1,
+            [9 if form == "csv" else 8],
+        )
+        assert ask(service, *command)["new"] == 6
+
+        async def entered() -> bool:
+            found = await rows(
+                service, "SELECT talk_s FROM cdr WHERE bindings = ARRAY[(SELECT id FROM binding WHERE line_id = $1)]",
+                made["line"],
+            )  # fmt: skip
+            return sorted(row["talk_s"] for row in found) == list(range(7))
+
+        await eventually(entered, "all records have their effects")
+        again = ask(service, *command)
+        assert (again["new"], again["known"]) == (0, 7)
+        told = (await client.ask("GET", f"/v1/events?types=cdr.created&binding_id={made['id']}")).body["items"]
+        assert len(told) == 7
+
+
+def test_what_is_too_old_or_no_file(service: Service, tmp_path: Path) -> None:
+    """Nothing is entered that would be thrown away, and mistakes are sentences."""
+    old = tmp_path / "old.ndjson"
+    old.write_bytes(orjson.dumps(fee(session_id(), at=datetime.now(UTC) - timedelta(days=400))) + b"\n")
+    assert ask(service, "cdr", "import", str(old), "--app", "demo-axb")["too_old"] == 1
+    broken = tmp_path / "broken.csv.gz"
+    broken.write_bytes(b"\x1f\x8b but no more")
+    ended: subprocess.CompletedProcess[str] = plain(service, "cdr", "import", str(broken), "--app", "demo-axb")
+    assert (ended.returncode, "cannot be read" in ended.stderr) == (1, True)
+    assert "Traceback" not in ended.stderr
