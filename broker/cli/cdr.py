@@ -114,7 +114,7 @@ def _lines(file: BinaryIO, form: str, named: Mapping[str, str]) -> Iterator[tupl
         if not line.strip():
             continue
         try:
-            said = orjson.loads(line)
+            one: object = orjson.loads(line)
         except orjson.JSONDecodeError:
-            said = None
-        yield number, {names.get(key.lower(), key): said[key] for key in said} if isinstance(said, dict) else None
+            one = None
+        yield number, {names.get(key.lower(), key): one[key] for key in one} if isinstance(one, dict) else None

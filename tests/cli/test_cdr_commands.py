@@ -21,7 +21,7 @@ __all__ = ["service"]
 
 
 def _lines(x: str, mark: str, count: int) -> list[dict[str, Any]]:
-    base = {"bindNum": x, "userData": mark, "callerNum": phone(), "fwdDstNum": phone()}
+    base: dict[str, Any] = {"bindNum": x, "userData": mark, "callerNum": phone(), "fwdDstNum": phone()}
     return [fee(session_id(), talk_s=place, **base) for place in range(count)]
 
 
