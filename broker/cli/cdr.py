@@ -117,4 +117,9 @@ def _lines(file: BinaryIO, form: str, named: Mapping[str, str]) -> Iterator[tupl
             one: object = orjson.loads(line)
         except orjson.JSONDecodeError:
             one = None
-        yield number, {names.get(key.lower(), key): one[key] for key in one} if isinstance(one, dict) else None
+        yield (
+            number,
+            {names.get(str(key).lower(), str(key)): value for key, value in one.items()}
+            if isinstance(one, dict)
+            else None,
+        )
