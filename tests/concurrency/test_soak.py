@@ -120,7 +120,7 @@ def kill_a_worker(service: Service) -> int:
 
 def planted_reserve() -> Sequence[str]:
     """``reserve`` without its unique keys: rows go in whatever is there."""
-    text = (migrations_dir() / "0037_wal.sql").read_text()
+    text = (migrations_dir() / "0035_wal.sql").read_text()
     body = re.search(r"CREATE OR REPLACE FUNCTION reserve\(.*?\n\$\$;", text, re.DOTALL)
     assert body is not None
     changed, times = re.subn(r"WHERE NOT w.had(?=\s+RETURNING slot)", "", body.group())
