@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from uuid import UUID
 
 import structlog
@@ -20,10 +19,8 @@ from broker.api.health import add_health
 from broker.api.routes import ROUTES
 from broker.api.server import Runner, build, shortly
 from broker.clock import boottime
-from broker.crashpoints import crashpoint
 from broker.domain.admission import MOST_ITEMS, Gate
 from broker.domain.change import LineChange
-from broker.domain.drift import Kind
 from broker.domain.modes import MODES
 from broker.domain.shadow import FRESH_S
 from broker.domain.webhook import parse_networks, parse_schedule
@@ -59,22 +56,15 @@ from broker.platform.switchboard import Switchboard
 from broker.settings import Settings
 from broker.store import (
     bindings,
-    calls,
-    drift,
     events,
-    failing,
     idempotency,
     inbound,
-    inbox,
     listing,
-    peers,
-    reach,
     registry,
     shadow,
-    webhooks,
 )
 from broker.store.allocation import LockMode
-from broker.store.bindings import Binding, ReleaseAsk
+from broker.store.bindings import Binding
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
 from broker.store.database import Database
 from broker.store.idempotency import KeyAsk
@@ -84,6 +74,7 @@ from broker.workers.audit import Auditor
 from broker.workers.deliver import Delivery
 from broker.workers.dispatch import Dispatcher
 from broker.workers.evacuate import Evacuator, Times
+from broker.workers.housekeeping import Housekeeping, release_abandoned
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
 from broker.workers.sender import MIN_LEASE_S, Sender, Timing
@@ -93,18 +84,12 @@ from broker.workers.webhooks import Webhooks
 
 log = structlog.get_logger()
 
-_SWEEP_SLICE = 500
 _COUNT_SLICE = 2000
-_HISTORY_AHEAD_WEEKS = 2
 _PLACE_S = 0.1
 _WEBHOOKS_S = 0.5
 _PLACE_SLICE = 500
-_EVENTS_AHEAD_DAYS = 2
-_EVENT_PAGES = 100
 #: So long before a lease could end that was looked at, nothing may wait to be handed to the kernel any more.
 _FENCE_BEFORE_S = 0.5
-#: Apps whose open differences and dead calls are metrics.
-_NAMED_APPS = 100
 
 
 class Worker:
@@ -402,6 +387,7 @@ class Worker:
 
     def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
+        housekeeping = Housekeeping(self._db, self._metrics, self.registry, expiry_grace_s=settings.expiry_grace_s)
 
         async def heed_stops() -> bool:
             await sender.look_at_stops()
@@ -412,24 +398,24 @@ class Worker:
             Periodic("config", 1.0, self._watch_config),
             Periodic("keep", 1.0, self._keep),
             Periodic("rescue", settings.rescue_interval_s, self._rescue),
-            Periodic("sweep", settings.sweep_interval_s, self._sweep),
+            Periodic("sweep", settings.sweep_interval_s, housekeeping.sweep),
             Periodic("successions", 1.0, self._successions.look_after),
             Periodic("abandoned", 1.0, self._release_abandoned),
             Periodic("audit", 1.0, self._audit),
             Periodic("evacuation", 0.5, self._evacuate),
-            Periodic("drift", 15.0, self._count_drift),
-            Periodic("withdraw", 2.0, self._withdraw),
-            Periodic("dead_calls", 5.0, self._count_dead),
+            Periodic("drift", 15.0, housekeeping.count_drift),
+            Periodic("withdraw", 2.0, housekeeping.withdraw),
+            Periodic("dead_calls", 5.0, housekeeping.count_dead),
             Periodic("shadow", 1.0, self._count_shadow),
-            Periodic("idempotency", 60.0, self._sweep_idempotency),
+            Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
-            Periodic("history", 60.0, self._tend_history),
+            Periodic("history", 60.0, housekeeping.tend_history),
             Periodic("projection", 0.05, self._notices.turn),
             Periodic("inbox", 1.0, self._look_after_inbox),
-            Periodic("notices", 60.0, self._tend_notices),
+            Periodic("notices", 60.0, housekeeping.tend_notices),
             Periodic("events", _PLACE_S, self._place_events),
             Periodic("feeds", self._feeds.look_s, self._feeds.look),
-            Periodic("event_days", 60.0, self._tend_events),
+            Periodic("event_days", 60.0, housekeeping.tend_events),
             Periodic("webhooks", _WEBHOOKS_S, self._webhooks.look),
             Periodic("metrics", 1.0, self._measures.look),
         ]
@@ -482,17 +468,6 @@ class Worker:
         self._metrics.rescued.inc(taken)
         return taken >= SLICE
 
-    async def _sweep(self) -> bool:
-        swept = await calls.sweep(self._db, limit=_SWEEP_SLICE, grace_s=self._settings.expiry_grace_s)
-        for kind, lines in swept._asdict().items():
-            self._metrics.swept.labels(kind).inc(lines)
-        if any(swept):
-            log.info("lines_swept", **swept._asdict())
-            crashpoint("in_sweep")
-        gone = await peers.sweep(self._db, limit=_SWEEP_SLICE)
-        self._metrics.swept.labels("peers").inc(gone)
-        return max(sum(swept), gone) >= _SWEEP_SLICE
-
     async def _audit(self) -> bool:
         more = await self._auditor.look()
         for kind, found in self._auditor.found.items():
@@ -509,30 +484,6 @@ class Worker:
         self._evacuator.outcomes.clear()
         return False
 
-    async def _count_drift(self) -> bool:
-        counted = {(row["app_id"], row["kind"]): row["many"] for row in await drift.open_findings(self._db)}
-        for app in islice(self.registry().apps.values(), _NAMED_APPS):
-            for kind in Kind:
-                self._metrics.drift_open.labels(app.name, kind.value).set(counted.get((app.id, kind.value), 0))
-        return False
-
-    async def _withdraw(self) -> bool:
-        """Withdraw pending binds whose clients have gone, where an app says so."""
-        if all(app.withdraw_after_s is None for app in self.registry().apps.values()):
-            return False
-        overdue = await failing.overdue(self._db, limit=_SWEEP_SLICE)
-        if overdue:
-            await bindings.release(self._db, overdue, reason="withdrawn", lease_s=0.0)
-            self._metrics.swept.labels("withdrawn").inc(len(overdue))
-            log.info("binds_withdrawn", bindings=len(overdue))
-        return len(overdue) >= _SWEEP_SLICE
-
-    async def _count_dead(self) -> bool:
-        counted = await failing.dead(self._db)
-        for app in islice(self.registry().apps.values(), _NAMED_APPS):
-            self._metrics.calls_dead.labels(app.name).set(counted.get(app.id, 0))
-        return await failing.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
-
     async def _count_shadow(self) -> bool:
         counted = dict(self._shadowed)
         if counted:
@@ -547,12 +498,6 @@ class Worker:
             await release_abandoned(self._db, queue)
         return False
 
-    async def _tend_history(self) -> bool:
-        step = await reach.tend(self._db, ahead_weeks=_HISTORY_AHEAD_WEEKS, limit=_SWEEP_SLICE)
-        if step is not None:
-            log.info("history_tended", step=step)
-        return step is not None
-
     async def _look_after_inbox(self) -> bool:
         await self._notices.look()
         waiting, oldest_s = self._notices.backlog
@@ -564,28 +509,12 @@ class Worker:
         self._notices.counts.clear()
         return more
 
-    async def _tend_notices(self) -> bool:
-        step = await inbox.tend(self._db, ahead=_HISTORY_AHEAD_WEEKS, limit=_SWEEP_SLICE)
-        if step is not None:
-            log.info("notices_tended", step=step)
-        gone = await inbox.forget_ends(self._db, limit=_SWEEP_SLICE)
-        return step is not None or gone >= _SWEEP_SLICE
-
-    async def _tend_events(self) -> bool:
-        if await events.tend(self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES):
-            return True
-        await webhooks.bury(self._db)
-        return False
-
     async def _place_events(self) -> bool:
         placed = await events.place(self._db, limit=_PLACE_SLICE) or 0
         if placed:
             self._metrics.events_placed.inc(placed)
             await self._feeds.look()
         return placed >= _PLACE_SLICE
-
-    async def _sweep_idempotency(self) -> bool:
-        return await idempotency.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
 
 
 def tls_of(settings: Settings) -> ssl.SSLContext | None:
@@ -602,18 +531,3 @@ def tls_of(settings: Settings) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError):
         raise Problem("BROKER_EDGE_TLS_CERT and BROKER_EDGE_TLS_KEY are no certificate with its key") from None
     return context
-
-
-async def release_abandoned(db: Database, queue: deque[tuple[float, ReleaseAsk]]) -> None:
-    """Release claims that were answered 'not now' but turned up committed; look again for the others for a while."""
-    looked = [queue[place] for place in range(min(len(queue), _SWEEP_SLICE))]
-    if not looked:
-        return
-    begun = await bindings.release(db, [ask for _, ask in looked], reason="withdrawn", lease_s=0.0)
-    for (until, ask), one in zip(looked, begun, strict=True):
-        queue.popleft()
-        if one is None and boottime() < until:
-            queue.append((until, ask))
-    found = sum(one is not None for one in begun)
-    if found:
-        log.warning("abandoned_released", found=found)

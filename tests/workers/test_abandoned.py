@@ -7,9 +7,9 @@ import asyncio
 import asyncpg
 import pytest
 
-from broker.app import release_abandoned
 from broker.errors import Unavailable
 from broker.store.database import Database, DatabaseAway
+from broker.workers.housekeeping import release_abandoned
 from tests.emulator.support import Emulated
 from tests.workers.rig import Gate, eventually, instance
 
