@@ -71,6 +71,7 @@ from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
 from broker.store.statements import statements
 from broker.workers.audit import Auditor
+from broker.workers.call_back import CallBacks
 from broker.workers.deliver import Delivery
 from broker.workers.dispatch import Dispatcher
 from broker.workers.evacuate import Evacuator, Times
@@ -144,6 +145,7 @@ class Worker:
         self._webhooks = self._make_webhooks()
         self._measures = self._make_measures(sender)
         self._services = self._make_services(sender, counted)
+        self._call_backs = CallBacks(self._db, self._vault, self._services.changer, self._services.show.submit)
         self._periodic = self._make_periodic(sender)
         for service in self._periodic:
             service.start()
@@ -417,6 +419,7 @@ class Worker:
             Periodic("feeds", self._feeds.look_s, self._feeds.look),
             Periodic("event_days", 60.0, housekeeping.tend_events),
             Periodic("webhooks", _WEBHOOKS_S, self._webhooks.look),
+            Periodic("call_backs", 0.5, self._call_backs.look),
             Periodic("metrics", 1.0, self._measures.look),
         ]
 

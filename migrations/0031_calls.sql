@@ -7,7 +7,7 @@ CREATE TABLE price (
   valid_from  date NOT NULL DEFAULT '2000-01-01',
   currency    text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   call_minute numeric(12, 6) NOT NULL CHECK (call_minute >= 0),
-  sms         numeric(12, 6) NOT NULL DEFAULT 0 CHECK (sms >= 0),
+  sms         numeric(12, 6) CHECK (sms >= 0),
   PRIMARY KEY (app_id, area_code, x, valid_from),
   CHECK (area_code = '' OR x = '')
 );
@@ -18,15 +18,20 @@ COMMENT ON COLUMN price.x IS 'Only for this X number, before the price of its ci
 COMMENT ON COLUMN price.valid_from IS 'The first day of it.';
 COMMENT ON COLUMN price.currency IS 'ISO 4217.';
 COMMENT ON COLUMN price.call_minute IS 'For each minute that is begun while two speak.';
-COMMENT ON COLUMN price.sms IS 'For each segment of a message that was forwarded.';
+COMMENT ON COLUMN price.sms IS 'For each segment of a message that was forwarded; null = as the next wider price of the same currency says.';
 
 CREATE FUNCTION price_of(p_app integer, p_area text, p_x text, p_day date)
 RETURNS TABLE (currency text, call_minute numeric, sms numeric)
 LANGUAGE sql STABLE
 AS $$
-  SELECT p.currency, p.call_minute, p.sms FROM price AS p
-  WHERE p.app_id = p_app AND p.area_code IN ('', p_area) AND p.x IN ('', p_x) AND p.valid_from <= p_day
-  ORDER BY p.x DESC, p.area_code DESC, p.valid_from DESC LIMIT 1
+  WITH fits AS MATERIALIZED (
+    SELECT p.currency, p.call_minute, p.sms, row_number() OVER (ORDER BY p.x DESC, p.area_code DESC, p.valid_from DESC) AS place
+    FROM price AS p
+    WHERE p.app_id = p_app AND p.area_code IN ('', p_area) AND p.x IN ('', p_x) AND p.valid_from <= p_day
+  )
+  SELECT f.currency, f.call_minute,
+         (SELECT w.sms FROM fits AS w WHERE w.currency = f.currency AND w.sms IS NOT NULL ORDER BY w.place LIMIT 1)
+  FROM fits AS f WHERE f.place = 1
 $$;
 COMMENT ON FUNCTION price_of IS 'The price that counts for an X of a city on a day: its own, else its city''s, else the app''s.';
 
@@ -54,8 +59,8 @@ AS $$
   SELECT b.day, CASE WHEN 'pool' = ANY (p_by) THEN o.name END, CASE WHEN 'area' = ANY (p_by) THEN o.area_code END,
          CASE WHEN 'x' = ANY (p_by) THEN b.x END, sum(b.calls)::bigint, sum(b.answered)::bigint, sum(b.talk_s)::bigint,
          sum(b.minutes)::bigint, sum(b.messages)::bigint, sum(b.segments)::bigint, p.currency,
-         sum(b.minutes * p.call_minute + b.segments * p.sms),
-         (sum(b.calls + b.messages) FILTER (WHERE p.currency IS NULL))::bigint
+         sum(b.minutes * p.call_minute + b.segments * coalesce(p.sms, 0)),
+         (coalesce(sum(b.calls) FILTER (WHERE p.currency IS NULL), 0) + coalesce(sum(b.messages) FILTER (WHERE p.sms IS NULL), 0))::bigint
   FROM by_x AS b LEFT JOIN pool AS o ON o.id = b.pool_id
   LEFT JOIN LATERAL price_of(p_app, o.area_code, b.x, b.day) AS p ON true
   GROUP BY 1, 2, 3, 4, p.currency ORDER BY 1, 2, 3, 4, p.currency LIMIT p_limit

@@ -32,11 +32,12 @@ async def _answer(asked: parse.ReachQuery, services: Services, heard: Heard, *, 
     if spot is None or registry.pools[spot.pool_id].app.id != heard.key.app.id:
         raise NotFound("There is no such X number.", code="number_not_found")
     question = Question(spot, asked.caller, asked.digits, asked.at)
-    told = await tell(services.reach, question, reveal_to=_who(heard.key) if reveal else None)
+    told = await tell(services.reach, question, reveal_to=who_is(heard.key) if reveal else None)
     heard.notes["why"] = told["why"]
     # A number in clear is never stored, not even as the answer to a repetition.
     return Reply(200, pack(told), keep=not reveal)
 
 
-def _who(key: Key) -> str:
+def who_is(key: Key) -> str:
+    """Return who uses a key, for the record of who saw what."""
     return f"{key.app.name}/{key.caller} \u2026{key.hint}"

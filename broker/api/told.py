@@ -16,6 +16,7 @@ from aiohttp import web
 from broker.api import parse
 from broker.api.context import Heard, Reply, Services
 from broker.api.idempotent import Handler, Reader
+from broker.api.reach import who_is
 from broker.api.reply import pack
 from broker.domain import tabular
 from broker.domain.ids import parse_public_id
@@ -24,6 +25,7 @@ from broker.errors import FieldError, Invalid, Problem
 from broker.flows.inwork import aside
 from broker.flows.shown import SIDES, Opened
 from broker.store import told
+from broker.store.crypto import SealBroken
 from broker.store.told import BEGINNING, END, NEWEST, Sought, Table
 
 _MAC_BYTES = 16
@@ -86,7 +88,7 @@ async def _export(
             slice_ = slice_.model_copy(update={"cursor": cursor})
             items, cursor = await _page(table, slice_, None, services, heard)
         await response.write_eof()
-    except (Problem, ConnectionError, TimeoutError):
+    except (Problem, SealBroken, ConnectionError, TimeoutError):
         # The status has been sent: what is missing is told by how the connection ends.
         if request.transport is not None:
             request.transport.abort()
@@ -122,9 +124,13 @@ async def _page(
             party_key=vault.party_key(party) if party is not None else None,
         ),
     )
+    may_see = "reveal" in heard.key.scopes
+    if may_see and rows:
+        subject = f"{table}: {len(rows)} rows from {rows[-1]['at']} to {rows[0]['at']}"
+        await told.audit(services.reach.db, who_is(heard.key), app_id, subject)
     items = []
     for row in rows:
-        opened = Opened(table, row, vault, may_see="reveal" in heard.key.scopes)
+        opened = Opened(table, row, vault, may_see=may_see)
         # Its key may be another one's, too.
         if party is None or party in [opened.plain(side) for side in SIDES[table]]:
             items.append(opened.shape())

@@ -99,6 +99,9 @@ def _profile(command: Any) -> Any:
             click.option(
                 "--release-grace-s", type=int, help="How long a line outlives its last order's release; 0 = not."
             ),
+            click.option(
+                "--call-back-s", type=int, help="Modes ax, x: A who dials X reaches the last caller so long; 0 = not."
+            ),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +71,7 @@ def import_cdrs(
 
     try:
         answer = work(state_dir, job)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise click.ClickException(f"{file.name} cannot be read: {type(error).__name__}.") from None
     tell(answer, as_json=as_json)
 
@@ -94,32 +94,57 @@ def _opened(file: Path, *, packed: bool) -> Iterator[BinaryIO]:
 
 
 def _lines(file: BinaryIO, form: str, named: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-    """Yield the lines below the head by their number in the file."""
-    import orjson
-
+    """Yield the lines below the head by their number in the file; one that is too long, or no record, as None."""
     from broker.domain.notice import CDR_NAMES
 
     names = {name.lower(): name for name in CDR_NAMES} | dict(named)
-    if form == "csv":
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text)
-        head = [names.get(cell.strip().lower(), cell.strip()) for cell in next(reader, [])]
-        for cells in reader:
-            if cells:
-                said = {name: cell.strip() for name, cell in zip(head, cells, strict=False) if cell.strip()}
-                yield reader.line_num, said if len(cells) <= len(head) else None
-        text.detach()
-        return
-    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
-        if not line.strip():
-            continue
-        try:
-            one: object = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            one = None
-        yield (
-            number,
-            {names.get(str(key).lower(), str(key)): value for key, value in one.items()}
-            if isinstance(one, dict)
-            else None,
-        )
+    head: list[str] | None = None
+    for number, line in _physical(file):
+        if form == "ndjson":
+            yield number, _object(line, names)
+        elif head is None:
+            head = [names.get(cell.strip().lower(), cell.strip()) for cell in _cells(line) or []]
+        else:
+            cells = _cells(line)
+            fits = cells is not None and len(cells) <= len(head)
+            yield number, {name: cell.strip() for name, cell in zip(head, cells or [], strict=False)} if fits else None
+
+
+def _physical(file: BinaryIO) -> Iterator[tuple[int, str | None]]:
+    """Yield lines that are not empty: a cell never goes on in the next, so nothing can swallow the rest of a file."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        text: str | None = None
+        if _is_whole(line):
+            with suppress(UnicodeDecodeError):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        else:
+            while not _is_whole(file.readline(_LONGEST_LINE)):
+                pass
+        if text is None or text.strip():
+            yield number, text
+
+
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line ends where it was read to."""
+    return line.endswith(b"\n") or len(line) < _LONGEST_LINE
+
+
+def _cells(line: str | None) -> list[str] | None:
+    try:
+        return next(csv.reader([line], strict=True)) if line is not None else None
+    except (csv.Error, StopIteration):
+        return None
+
+
+def _object(line: str | None, names: Mapping[str, str]) -> Mapping[str, Any] | None:
+    import orjson
+
+    try:
+        one: object = orjson.loads(line) if line is not None else None
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(one, dict):
+        return None
+    return {names.get(str(key).lower(), str(key)): value for key, value in one.items()}

@@ -86,7 +86,7 @@ def _where(command: Any) -> Any:
 @price.command("set")
 @click.option("--currency", required=True, help="As CNY.")
 @click.option("--call-minute", required=True, help="For each minute that is begun while two speak, as 0.06.")
-@click.option("--sms", default="0", show_default=True, help="For each segment of a message that was forwarded.")
+@click.option("--sms", help="For each segment of a message that was forwarded (default: as the next wider price says).")
 @_where
 @with_app
 @with_state_dir

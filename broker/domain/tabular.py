@@ -12,6 +12,8 @@ import orjson
 
 Format = Literal["csv", "ndjson"]
 
+_FORMULA: Final = ("=", "@", "-", "\t", "\r")
+
 _WHOSE: Final = ("bindings", "found_by", "x")
 _CALL: Final = (
     "id", "session_id", "state", *_WHOSE, "extension", "caller", "callee", "started_at", "ringing_at", "answered_at",
@@ -50,6 +52,9 @@ def _cell(item: Mapping[str, Any], name: str) -> str:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case list():
             return " ".join(map(str, value))
+        case str() if value.startswith(_FORMULA):
+            # What a stranger wrote must not become a formula where the file is opened.
+            return "'" + value
         case _:
             return str(value)
 

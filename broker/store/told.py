@@ -71,6 +71,11 @@ async def recording(db: Database, app_id: int, cdr_id: UUID) -> tuple[str | None
     return (row["record_name"], row["record_domain"]) if row is not None else None
 
 
+async def audit(db: Database, who: str, app_id: int, subject: str) -> None:
+    """Note that somebody is about to see numbers in clear; ``subject`` says which rows."""
+    await db.fetch(statements("told")["audit"], who, app_id, subject)
+
+
 async def known_records(db: Database, keys: Sequence[tuple[datetime, UUID]]) -> set[tuple[datetime, UUID]]:
     """Return those records, by time and id, that are there or on their way."""
     rows = await db.fetch(statements("told")["known_records"], [at for at, _ in keys], [row_id for _, row_id in keys])

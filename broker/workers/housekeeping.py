@@ -12,7 +12,7 @@ from broker.clock import boottime
 from broker.crashpoints import crashpoint
 from broker.domain.drift import Kind
 from broker.metrics import Metrics
-from broker.store import bindings, calls, drift, events, failing, idempotency, inbox, peers, reach, webhooks
+from broker.store import bindings, call_back, calls, drift, events, failing, idempotency, inbox, peers, reach, webhooks
 from broker.store.bindings import ReleaseAsk
 from broker.store.database import Database
 from broker.store.registry import Registry
@@ -90,6 +90,7 @@ class Housekeeping:
         if step is not None:
             log.info("notices_tended", step=step)
         gone = await inbox.forget_ends(self._db, limit=_SWEEP_SLICE)
+        gone = max(gone, await call_back.forget(self._db, limit=_SWEEP_SLICE))
         return step is not None or gone >= _SWEEP_SLICE
 
     async def tend_events(self) -> bool:

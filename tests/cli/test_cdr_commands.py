@@ -72,6 +72,19 @@ def test_what_is_too_old_or_no_file(service: Service, tmp_path: Path) -> None:
     old = tmp_path / "old.ndjson"
     old.write_bytes(orjson.dumps(fee(session_id(), at=datetime.now(UTC) - timedelta(days=400))) + b"\n")
     assert ask(service, "cdr", "import", str(old), "--app", "demo-axb")["too_old"] == 1
+    swallowing = tmp_path / "quoted.csv"
+    records = [fee(session_id(), bindNum="+8617010000001") for _ in range(3)]
+    cells = [f"{one['icid']},{one['sessionId']},{one['callEndTime']}" for one in records]
+    cells[1] = cells[1].replace(",", ',"', 1)
+    long = "x" * 200_000
+    swallowing.write_text("\ufefficid,sessionId,callEndTime\n" + "\n".join([*cells, long, ""]))
+    told = ask(service, "cdr", "import", str(swallowing), "--app", "demo-axb", "--dry-run")
+    assert (told["new"], told["unreadable_lines"]) == (2, [3, 5])
+    flipped = tmp_path / "flipped.csv.gz"
+    packed = bytearray(gzip.compress(swallowing.read_bytes()))
+    packed[20:40] = bytes(20)
+    flipped.write_bytes(packed)
+    assert "cannot be read" in ask(service, "cdr", "import", str(flipped), "--app", "demo-axb", code=1)
     broken = tmp_path / "broken.csv.gz"
     broken.write_bytes(b"\x1f\x8b but no more")
     ended: subprocess.CompletedProcess[str] = plain(service, "cdr", "import", str(broken), "--app", "demo-axb")

@@ -45,7 +45,7 @@ async def test_days_and_their_costs(service: Service) -> None:
         assert (day["cost"], day["currency"], day["unpriced"]) == (None, None, 5)
         price = ("price", "set", "--app", "demo-axb", "--currency", "CNY")
         ask(service, *price, "--call-minute", "9", "--sms", "0.05")
-        ask(service, *price, "--call-minute", "0.2", "--area-code", "0755", "--sms", "0.05")
+        ask(service, *price, "--call-minute", "0.2", "--area-code", "0755")
         ask(service, *price, "--call-minute", "0.3", "--area-code", "0755", "--from", "2026-11-22")
         london = ask(service, *command, "--zone", "Europe/London", "--by", "area", "--by", "x")["items"]
         assert [(one["day"], one["area_code"], one["x"]) for one in london] == [("2026-11-20", "0755", x)]
@@ -53,7 +53,7 @@ async def test_days_and_their_costs(service: Service) -> None:
         ask(service, *price, "--call-minute", "0.0001", "--x", x)
         answer = await client.ask("GET", "/v1/calls:summary?first=2026-11-21&last=2026-11-21&by=pool")
         (told,) = answer.body["items"]
-        assert (told["pool"], told["cost"]) == ("shenzhen", "0.0004")
+        assert (told["pool"], told["cost"]) == ("shenzhen", "0.0504")
         assert len(ask(service, "price", "list", "--app", "demo-axb")["items"]) == 4
         ask(service, "price", "remove", "--app", "demo-axb", "--x", x)
         assert "no such price" in ask(service, "price", "remove", "--app", "demo-axb", "--x", x, code=1)

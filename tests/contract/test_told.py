@@ -117,6 +117,8 @@ async def test_a_record_names_its_recording(service: Service, client: Client) ->
     assert neither.pointers() == {"/file_name", "/record_domain"}
     seen = (await client.ask("GET", f"/v1/cdrs?binding_id={bound['id']}", key=key)).body["items"]
     assert {cdr["caller"] for cdr in seen} == {bound["caller"]}
+    noted = await rows(service, "SELECT who, subject FROM audit WHERE what = 'reveal' AND subject LIKE 'cdr: 2 rows%'")
+    assert [row["who"].startswith("demo-axb/listener") for row in noted] == [True]
 
 
 async def test_page_by_page(service: Service, client: Client) -> None:

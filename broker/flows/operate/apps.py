@@ -30,6 +30,7 @@ _TOO_LONG = FieldError("/default_ttl_s", "must not be over the app's max_ttl_s")
 #: What constraints over several fields say.
 _TOGETHER = {
     "app_one_end": FieldError("/renew_by_call_s", "calls either end a binding (end_after_call_s) or renew it"),
+    "app_call_back_mode": FieldError("/call_back_s", "a line has no temporary callee in this mode", "not_modifiable"),
     "app_renewal_bound": FieldError("/longest_life_s", "is needed with renew_by_call_s"),
     "app_renewal_mode": FieldError("/renew_by_call_s", "in mode axyb the platform renews nothing", "not_modifiable"),
 }

@@ -131,6 +131,7 @@ Withdrawal = Annotated[int, Field(ge=60, le=2_592_000)]
 AfterCall = Annotated[int, Field(ge=1, le=2_592_000)]
 Life = Annotated[int, Field(ge=60, le=31_536_000)]
 Grace = Annotated[int, Field(ge=0, le=86_400)]
+CallBack = Annotated[int, Field(ge=0, le=259_200)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
@@ -177,6 +178,7 @@ class Profile(Given):
     renew_by_call_s: Life | None = None
     longest_life_s: Life | None = None
     release_grace_s: Grace = 0
+    call_back_s: CallBack = 0
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None

@@ -54,7 +54,7 @@ class Price(Where):
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     call_minute: Amount
-    sms: Amount = "0"
+    sms: Amount | None = None
 
 
 async def put(desk: Desk, app: str, price: Price) -> Shown:

@@ -2,7 +2,7 @@
 
 -- name: apps
 SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, bind_rate, unbind_rate, modify_rate,
-       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s,
+       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
        event_url, cdr_url, sms_url,
        push_wsse, push_from, close_tone, channel, industry, call_script,
        CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
@@ -20,12 +20,12 @@ FROM app WHERE name = $1;
 -- name: add_app
 INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, bind_rate,
                  unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate,
-                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s,
+                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
        event_url, cdr_url, sms_url,
                  push_wsse, push_from, close_tone, channel, industry, call_script, shadow, shadow_changed_at)
 SELECT r.name, r.mode, r.app_key, r.auth_scheme, $2, r.base_url, r.rate, r.burst, r.bind_rate,
        r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.extensions_per_x, r.owner,
-       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s,
+       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s,
        r.event_url, r.cdr_url, r.sms_url,
        coalesce(r.push_wsse, true), r.push_from, r.close_tone, r.channel, r.industry, r.call_script,
        r.shadow, CASE WHEN r.shadow THEN clock_timestamp() END
@@ -37,11 +37,11 @@ RETURNING id;
 -- What the document does not name keeps its value; null is a value.
 UPDATE app AS a SET
   (base_url, rate, burst, bind_rate, unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits,
-   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s,
+   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
        event_url, cdr_url, sms_url,
    push_wsse, push_from, close_tone, channel, industry, call_script) = (
     SELECT r.base_url, r.rate, r.burst, r.bind_rate, r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording,
-           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s,
+           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s,
        r.event_url, r.cdr_url, r.sms_url,
            r.push_wsse, r.push_from, r.close_tone, r.channel, r.industry, r.call_script
     FROM jsonb_populate_record(a, $2::text::jsonb) AS r),

@@ -17,3 +17,6 @@ WHERE c.id = $1 AND c.app_id = $2 AND c.at > broker_now() - interval '2 days';
 SELECT u.at, u.id FROM unnest($1::timestamptz[], $2::uuid[]) AS u (at, id)
 WHERE EXISTS (SELECT FROM cdr AS c WHERE c.at = u.at AND c.id = u.id OFFSET 0)
    OR EXISTS (SELECT FROM inbox AS n WHERE n.at = u.at AND n.id = u.id OFFSET 0);
+
+-- name: audit
+INSERT INTO audit (at, who, what, app_id, subject) VALUES (broker_now(), $1, 'reveal', $2, $3);
