@@ -20,7 +20,14 @@ _TABLES = {"calls": "call", "cdrs": "cdr", "sms": "sms"}
 @click.option("--until", metavar="TIME", help="Before this moment.")
 @click.option("--x", help="Only those on this X number.")
 @click.option("--order", "order_id", help="Only this order's.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    default="csv",
+    show_default=True,
+    help="A table, or a JSON object a line.",
+)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write (default: standard output)."
 )

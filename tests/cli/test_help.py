@@ -15,7 +15,7 @@ from tests.contract.service import CHECKOUT, command, environment
 from tests.pg import Databases
 
 #: Answers that are no report: a server, a shell script, one word with an exit code, a file.
-_WITHOUT_JSON = {"serve", "completion", "config check", "tones export"}
+_WITHOUT_JSON = {"serve", "completion", "config check", "tones export", "export"}
 
 
 def leaves(group: click.Group, above: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command, click.Group]]:

@@ -72,7 +72,10 @@ def test_sequences_follow_the_links(service: Service, http: requests.Session) ->
     """Bind, then show, change and release by the links of the answer, in any order: each answer is as declared."""
     steps: list[tuple[str, int]] = []
 
-    class Walk(_SCHEMA.as_state_machine()):  # type: ignore[misc] # made at run time
+    # Among all routes a walk of this length hardly ever comes from a bind to what its answer leads to.
+    walked = _SCHEMA.include(path=["/v1/bindings", "/v1/bindings/{id}"])
+
+    class Walk(walked.as_state_machine()):  # type: ignore[misc] # made at run time
         def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
             """Every request has the key."""
             key = {"Authorization": f"Bearer {service.key}"}
