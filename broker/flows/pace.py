@@ -10,9 +10,9 @@ from typing import Any
 PATIENCE_S = 0.1
 _HURRIED_PATIENCE_S = 0.005
 #: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before, or once ``_FULL`` wait.
-_CROWD = 18
+_CROWD = 22
 _FULL = 60
-GAP_S = 0.03
+GAP_S = 0.036
 
 
 class Pace:

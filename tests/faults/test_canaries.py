@@ -117,6 +117,8 @@ class Tour:
             return self.revealing, names, {
                 "file_name": kept["record_object_name"], "record_domain": kept["record_domain"]
             }  # fmt: skip
+        if path.endswith(":summary"):
+            return key, names, {"first": "2026-01-01", "last": "2026-01-31"}
         return key, names, {"x": x, "caller": self.canaries.e164()} if "/reach" in path else {}
 
     async def visit(self, path: str, method: str, operation: Json, schemas: Json) -> None:
