@@ -177,7 +177,7 @@ settings = { BROKER_LEASE_S = "6", BROKER_RESCUE_INTERVAL_S = "0.5", BROKER_PLAT
     result = _run("run", str(file), "--html", str(page))
     (run,) = result["runs"]
     assert result["violations"] == []
-    assert run["troubles"] == {"postgres_restarts": 1}
+    assert run["troubles"]["postgres_restarts"] >= 1  # a slow machine has time for two
     assert min(run["confirmed"], run["released"], run["reads"]["ok"], run["changes"]["ok"]) > 0
     assert sum(run["over_time"]["answers"]["confirmed_per_s"]) > 0
     assert max(run["over_time"]["processes"]["cores"]["workers"]) > 0
