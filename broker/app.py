@@ -408,6 +408,7 @@ class Worker:
             Periodic("drift", 15.0, housekeeping.count_drift),
             Periodic("withdraw", 2.0, housekeeping.withdraw),
             Periodic("dead_calls", 5.0, housekeeping.count_dead),
+            Periodic("exposure", 60.0, housekeeping.count_exposure),
             Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),

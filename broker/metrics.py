@@ -128,6 +128,14 @@ class Metrics:
         self.swept = _counter(
             "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
         )
+        self.late_calls = _gauge(
+            "wrong_person_exposure",
+            "Calls later than the quarantine, for a million orders: counted (calls), and their upper limit (high).",
+            "app",
+            "pool",
+            "figure",
+            most=True,
+        )
         self.evacuated_lines = _counter(
             "evacuated_lines",
             "Lines of evacuated numbers that began to move (won), or why they wait.",

@@ -58,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _APP + "/pools", use.list_pools),
     Route("POST", _APP + "/pools", use.create_pool, creates=True),
     Route("PATCH", _POOL, use.change_pool),
+    Route("GET", _POOL + "/cooldown", use.show_cooldown),
     Route("POST", _POOL + ":close", use.close_pool),
     Route("POST", _POOL + ":open", use.open_pool),
     Route("GET", _APP + "/numbers", use.list_numbers),

@@ -15,6 +15,7 @@ from broker.flows.operate import (
     callers,
     calls,
     clearing,
+    cooldown,
     evacuation,
     numbers,
     pools,
@@ -30,6 +31,7 @@ from broker.flows.operate.fields import (
     CallFilter,
     Clear,
     Closing,
+    Cooldown,
     Discard,
     DriftPolicy,
     Evacuated,
@@ -207,6 +209,11 @@ async def create_pool(desk: Desk, asked: Asked) -> object:
 async def change_pool(desk: Desk, asked: Asked) -> object:
     """A pool with other settings."""
     return await pools.change(desk, asked.path["app"], asked.path["pool"], read(PoolChange, asked.body))
+
+
+async def show_cooldown(desk: Desk, asked: Asked) -> object:
+    """The quarantine that late calls speak for, at ``?risk=`` calls for a million orders."""
+    return await cooldown.show(desk, asked.path["app"], asked.path["pool"], read(Cooldown, dict(asked.query)))
 
 
 async def close_pool(desk: Desk, asked: Asked) -> object:

@@ -358,6 +358,26 @@ class PlacesOfPool(BaseModel):
     free: Annotated[int, Field(description="Places that anybody may have.")]
 
 
+class Sample(BaseModel):
+    """Releases whose parties rest longer, so that their late calls are seen."""
+
+    share: Annotated[float, Field(description="Of all releases.")]
+    factor: Annotated[int, Field(description="So many times the quarantine they rest.")]
+    of_resting: Annotated[float, Field(description="Which part of all that rests does so for the sample alone.")]
+
+
+class Exposure(BaseModel):
+    """Calls that came later than a rest, for a million orders: what can reach a stranger at most."""
+
+    rest_s: Annotated[int, Field(description="The rest: the app's quarantine.")]
+    releases: Annotated[int, Field(description="Releases of the sample that were followed to the end.")]
+    calls: Annotated[int, Field(description="Calls later than the rest among these.")]
+    seen_s: Annotated[int, Field(description="How long each was followed.")]
+    per_million: float
+    low: Annotated[float, Field(description="Lower limit, with 95 % confidence both ways.")]
+    high: Annotated[float, Field(description="Upper limit.")]
+
+
 class Pool(BaseModel):
     """How full a pool is; figures are at most 10 s old."""
 
@@ -378,6 +398,8 @@ class Pool(BaseModel):
         dict[str, int],
         Field(description="Binds that found nothing here, by main reason, since the answering process began."),
     ]
+    sample: Sample
+    exposure: Annotated[Exposure | None, Field(description="null: no release was followed to the end yet.")]
     as_of: Annotated[Time, Field(description="When live, resting, x_in_use and x_needed were counted.")]
     places: Annotated[
         PlacesOfPool | None,

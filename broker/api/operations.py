@@ -245,6 +245,16 @@ _POOL: dict[str, Any] = {
     "x_in_use": 9,
     "x_needed": 8,
     "refusals": {"a_busy": 1},
+    "sample": {"share": 0.01, "factor": 7, "of_resting": 0.0566},
+    "exposure": {
+        "rest_s": 14400,
+        "releases": 21450,
+        "calls": 2,
+        "seen_s": 100800,
+        "per_million": 93.2,
+        "low": 11.3,
+        "high": 336.8,
+    },
     "as_of": "2026-11-22T12:00:00.250Z",
 }
 

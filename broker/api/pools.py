@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
 from broker.api.context import Heard, Reply, Services
 from broker.api.reply import pack
+from broker.domain.cooldown import exposure, sample_load
 from broker.domain.extension import codes
 from broker.errors import NotFound
 from broker.store.listing import Figures
@@ -34,7 +36,8 @@ async def show(request: web.Request, services: Services, heard: Heard) -> Reply:
 
 def _shape(pool: Pool, figures: Figures, services: Services) -> dict[str, Any]:
     """``x_needed`` is X*: with fewer numbers no choice whatever could hold what is live and resting now."""
-    cap = pool.app.cap
+    app, cap = pool.app, pool.app.cap
+    late = exposure(figures.cohorts, app.quarantine_s)
     open_numbers = pool.open_mask.bit_count() if pool.open else 0
     shape = {
         "name": pool.name,
@@ -49,6 +52,12 @@ def _shape(pool: Pool, figures: Figures, services: Services) -> dict[str, Any]:
         "x_in_use": figures.x_in_use,
         "x_needed": max(figures.most_barred, -(-figures.live // cap)),
         "refusals": services.allocator.refusals(pool.id),
+        "sample": {
+            "share": app.sample_share,
+            "factor": app.sample_factor,
+            "of_resting": sample_load(app.quarantine_s, app.sample_share, app.sample_factor),
+        },
+        "exposure": None if late is None else asdict(late),
         "as_of": figures.as_of,
     }
     return shape | _places(pool, figures.places) if pool.codes else shape

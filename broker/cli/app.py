@@ -102,6 +102,13 @@ def _profile(command: Any) -> Any:
             click.option(
                 "--call-back-s", type=int, help="Modes ax, x: A who dials X reaches the last caller so long; 0 = not."
             ),
+            click.option("--sample-share", type=float, help="Share of releases that rest longer, to learn; 0 = none."),
+            click.option("--sample-factor", type=int, help="So many times the quarantine they rest."),
+            click.option(
+                "--unreachable-after",
+                type=int,
+                help="Intercepted calls of a party a day, and no others, that are told; 0 = not.",
+            ),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),

@@ -96,6 +96,40 @@ def set_pool(name: str, app: str | None, state_dir: str | None, as_json: bool, *
     tell(work(state_dir, job), as_json=as_json)
 
 
+@pool.command("cooldown")
+@click.argument("name")
+@click.option(
+    "--risk",
+    type=click.FloatRange(0.01, 1_000_000),
+    default=100.0,
+    show_default=True,
+    help="Calls for a million orders that may come after the quarantine.",
+)
+@with_app
+@with_state_dir
+@with_json
+def cooldown(name: str, risk: float, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Propose a quarantine from the calls that came after the end of their binding.
+
+    A sample of releases rests several times as long (sample_share, sample_factor of the app); what is seen there is
+    what would have reached somebody else. The quarantine itself is set with `broker app set --quarantine`.
+    """
+    from broker.flows.operate import cooldown as flow
+    from broker.flows.operate.fields import Cooldown, read
+
+    async def job(desk: Any) -> Any:
+        return await flow.show(desk, await the_app(desk, app), name, read(Cooldown, {"risk": risk}))
+
+    answer = work(state_dir, job)
+    if as_json:
+        tell(answer, as_json=True)
+        return
+    for line in flow.words(answer):
+        click.echo(line)
+    if answer["ages"]:
+        tell(answer["ages"], as_json=False, columns=("from_s", "to_s", "calls", "releases", "per_hour"))
+
+
 @pool.command("close")
 @click.argument("name")
 @with_yes

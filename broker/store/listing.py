@@ -9,7 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from broker.store import places
+from broker.domain.cooldown import Cohort
+from broker.store import learned, places
 from broker.store.database import Database
 from broker.store.places import PlaceCounts
 from broker.store.statements import statements
@@ -87,7 +88,7 @@ async def live_of_orders(
 class Figures:
     """How full a pool is; ``most_barred`` is the number of X that the busiest party may not get now.
 
-    ``places`` are all 0 where X numbers go to pairs.
+    ``places`` are all 0 where X numbers go to pairs; ``cohorts`` are the sample of late calls, by day.
     """
 
     live: int
@@ -96,15 +97,23 @@ class Figures:
     most_barred: int
     as_of: datetime
     places: PlaceCounts = field(default_factory=PlaceCounts)
+    cohorts: tuple[Cohort, ...] = ()
 
 
 async def figures(db: Database, pools: Sequence[int]) -> dict[int, Figures]:
     """Count; reads all seats, slots and places of the pools."""
     rows = await db.fetch(statements("listing")["figures"], list(pools))
     counted = await places.counts(db, pools)
+    known = await learned.of_pools(db, pools)
     return {
         row["pool_id"]: Figures(
-            row["live"], row["x_in_use"], row["resting"], row["most_barred"], row["as_of"], counted[row["pool_id"]]
+            row["live"],
+            row["x_in_use"],
+            row["resting"],
+            row["most_barred"],
+            row["as_of"],
+            counted[row["pool_id"]],
+            tuple(known[row["pool_id"]].cohorts),
         )
         for row in rows
     }

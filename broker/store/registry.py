@@ -62,6 +62,9 @@ class App:
     withdraw_after_s: int | None = None
     #: How long the line of a released binding lives on where the release does not say.
     release_grace_s: int = 0
+    #: Share of released lines that rest so many times longer.
+    sample_share: float = 0.0
+    sample_factor: int = 7
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     #: Whether pushes may be signed by X-WSSE, the networks they come from, and what a caller hears who reaches nobody.
@@ -252,6 +255,8 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         max_live_bindings=row["max_live_bindings"],
         withdraw_after_s=row["withdraw_after_s"],
         release_grace_s=row["release_grace_s"],
+        sample_share=row["sample_share"],
+        sample_factor=row["sample_factor"],
         accepted_secrets=secrets,
         push_wsse=row["push_wsse"],
         push_from=row["push_from"],

@@ -10,9 +10,23 @@ import structlog
 
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.cooldown import exposure
 from broker.domain.drift import Kind
 from broker.metrics import Metrics
-from broker.store import bindings, call_back, calls, drift, events, failing, idempotency, inbox, peers, reach, webhooks
+from broker.store import (
+    bindings,
+    call_back,
+    calls,
+    drift,
+    events,
+    failing,
+    idempotency,
+    inbox,
+    learned,
+    peers,
+    reach,
+    webhooks,
+)
 from broker.store.bindings import ReleaseAsk
 from broker.store.database import Database
 from broker.store.registry import Registry
@@ -23,6 +37,8 @@ _SWEEP_SLICE = 500
 _HISTORY_AHEAD_WEEKS = 2
 _EVENTS_AHEAD_DAYS = 2
 _EVENT_PAGES = 100
+#: Pools whose exposure is a metric.
+_NAMED_POOLS = 100
 #: Apps whose open differences and dead calls are metrics.
 _NAMED_APPS = 100
 
@@ -76,6 +92,18 @@ class Housekeeping:
         for app in islice(self._registry().apps.values(), _NAMED_APPS):
             self._metrics.calls_dead.labels(app.name).set(counted.get(app.id, 0))
         return await failing.sweep(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
+
+    async def count_exposure(self) -> bool:
+        """Tell what each pool's quarantine leaves, and forget what is too old."""
+        pools = list(islice(self._registry().pools.values(), _NAMED_POOLS))
+        known = await learned.of_pools(self._db, [pool.id for pool in pools])
+        for pool in pools:
+            left = exposure(known[pool.id].cohorts, pool.app.quarantine_s)
+            if left is not None:
+                gauge = self._metrics.late_calls
+                gauge.labels(pool.app.name, pool.name, "calls").set(left.per_million)
+                gauge.labels(pool.app.name, pool.name, "high").set(left.high)
+        return await learned.forget(self._db, limit=_SWEEP_SLICE) >= _SWEEP_SLICE
 
     async def tend_history(self) -> bool:
         """Make and drop partitions of the history, one step. True: there is another one."""

@@ -227,3 +227,30 @@ def test_help_is_there(arguments: list[str]) -> None:
     assert ended.returncode == 0
     assert ended.stdout.startswith("Usage: ")
     assert len(arguments) > 1 or "Examples:" in ended.stdout
+
+
+_A_DAY = """
+INSERT INTO cooldown (pool_id, day, rest_s, share, releases, calls)
+SELECT p.id, current_date - 3, 100800, 0.01, 1000000,
+       array_fill(900::bigint, ARRAY[10]) || array_fill(0::bigint, ARRAY[30])
+FROM pool AS p JOIN app AS a ON a.id = p.app_id WHERE a.name = 'demo-axb' AND p.name = 'shenzhen' RETURNING day
+"""
+
+
+async def test_a_quarantine_is_proposed(service: Service) -> None:
+    """Too few data are said to be too few; a day of a million followed releases is enough; no pool, no proposal."""
+    cooldown = ("pool", "cooldown", "shenzhen", "--app", "demo-axb")
+    none = ask(service, *cooldown)
+    assert (none["proposed_s"], none["exposure"], none["ages"]) == (None, None, [])
+    assert "followed to the end" in none["why"]
+    await rows(service, _A_DAY)
+    told = ask(service, *cooldown, "--risk", "50")
+    # The calls end with the tenth bin.
+    assert (told["proposed_s"], told["sample"]["releases"]) == (1920, 1_000_000)
+    assert told["ages"][9]["calls"] == 900
+    assert told["exposure"]["high"] < 4
+    words = plain(service, *cooldown, "--risk", "0.1").stdout
+    assert f"Proposed quarantine: none, now: {told['quarantine_s']} s." in words
+    assert "too few data: 1000000 releases were followed" in words
+    assert "from_s\tto_s\tcalls\treleases\tper_hour" in words
+    assert "no pool 'nowhere'" in ask(service, "pool", "cooldown", "nowhere", "--app", "demo-axb", code=1)

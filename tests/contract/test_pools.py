@@ -9,7 +9,7 @@ from tests.pg import state_folder
 
 _MEMBERS = {
     "name", "area_code", "state", "numbers", "open", "cap", "live", "resting", "headroom", "x_in_use", "x_needed",
-    "refusals", "as_of",
+    "refusals", "sample", "exposure", "as_of",
 }  # fmt: skip
 
 

@@ -22,8 +22,8 @@ TTL_S = 3600
 QUARANTINE_S = 600
 
 _APP = """
-INSERT INTO app (name, mode, app_key, secret_sealed, base_url, quarantine_s, cap)
-VALUES ('shop', 'axb', 'key', 'sealed', 'http://127.0.0.1:1', $1, 500) RETURNING id
+INSERT INTO app (name, mode, app_key, secret_sealed, base_url, quarantine_s, cap, sample_share)
+VALUES ('shop', 'axb', 'key', 'sealed', 'http://127.0.0.1:1', $1, 500, 0) RETURNING id
 """
 _POOLS = """
 INSERT INTO pool (app_id, name, area_code) SELECT $1, 'pool-' || g, '0755' FROM generate_series(1, $2::integer) AS g

@@ -15,8 +15,9 @@ from broker.store.places import Given, PlaceClaim, PlaceRechoice, Rechosen
 from tests.store.shop import LEASE_S, QUARANTINE_S, TTL_S, Shop
 
 _APP = """
-INSERT INTO app (name, mode, app_key, secret_sealed, base_url, quarantine_s, extension_digits, extensions_per_x)
-VALUES ('stall-' || $1, $1, 'stall-' || $1, 'sealed', 'http://127.0.0.1:1', $2, $3, $4) RETURNING id
+INSERT INTO app (name, mode, app_key, secret_sealed, base_url, quarantine_s, extension_digits, extensions_per_x,
+                 sample_share)
+VALUES ('stall-' || $1, $1, 'stall-' || $1, 'sealed', 'http://127.0.0.1:1', $2, $3, $4, 0) RETURNING id
 """
 _POOL = "INSERT INTO pool (app_id, name, area_code, routing) VALUES ($1, 'stall', '0755', $2) RETURNING id"
 _NUMBERS = """

@@ -132,6 +132,10 @@ AfterCall = Annotated[int, Field(ge=1, le=2_592_000)]
 Life = Annotated[int, Field(ge=60, le=31_536_000)]
 Grace = Annotated[int, Field(ge=0, le=86_400)]
 CallBack = Annotated[int, Field(ge=0, le=259_200)]
+SampleShare = Annotated[float, Field(ge=0, le=0.1, allow_inf_nan=False)]
+SampleFactor = Annotated[int, Field(ge=2, le=100)]
+Intercepted = Annotated[int, Field(ge=0, le=100)]
+Risk = Annotated[float, Field(ge=0.01, le=1_000_000, allow_inf_nan=False, strict=False)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
 Reason = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_words)]
@@ -179,6 +183,9 @@ class Profile(Given):
     longest_life_s: Life | None = None
     release_grace_s: Grace = 0
     call_back_s: CallBack = 0
+    sample_share: SampleShare = 0.01
+    sample_factor: SampleFactor = 7
+    unreachable_after: Intercepted = 3
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
@@ -251,6 +258,12 @@ class PoolChange(Given):
 
     routing: Literal["pair", "one"] = "pair"
     typo_safe: bool = False
+
+
+class Cooldown(Given):
+    """The risk that a rest is to be proposed for: calls that reach a stranger, for a million orders."""
+
+    risk: Risk = 100.0
 
 
 class NewPool(PoolChange):

@@ -2,7 +2,7 @@
 
 -- name: apps
 SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, bind_rate, unbind_rate, modify_rate,
-       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
+       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
        event_url, cdr_url, sms_url,
        push_wsse, push_from, close_tone, channel, industry, call_script,
        CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
@@ -20,12 +20,12 @@ FROM app WHERE name = $1;
 -- name: add_app
 INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, bind_rate,
                  unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate,
-                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
+                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
        event_url, cdr_url, sms_url,
                  push_wsse, push_from, close_tone, channel, industry, call_script, shadow, shadow_changed_at)
 SELECT r.name, r.mode, r.app_key, r.auth_scheme, $2, r.base_url, r.rate, r.burst, r.bind_rate,
        r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.extensions_per_x, r.owner,
-       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s,
+       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after,
        r.event_url, r.cdr_url, r.sms_url,
        coalesce(r.push_wsse, true), r.push_from, r.close_tone, r.channel, r.industry, r.call_script,
        r.shadow, CASE WHEN r.shadow THEN clock_timestamp() END
@@ -37,11 +37,11 @@ RETURNING id;
 -- What the document does not name keeps its value; null is a value.
 UPDATE app AS a SET
   (base_url, rate, burst, bind_rate, unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits,
-   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s,
+   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
        event_url, cdr_url, sms_url,
    push_wsse, push_from, close_tone, channel, industry, call_script) = (
     SELECT r.base_url, r.rate, r.burst, r.bind_rate, r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording,
-           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s,
+           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after,
        r.event_url, r.cdr_url, r.sms_url,
            r.push_wsse, r.push_from, r.close_tone, r.channel, r.industry, r.call_script
     FROM jsonb_populate_record(a, $2::text::jsonb) AS r),
@@ -134,6 +134,10 @@ ORDER BY f.name;
 
 -- name: pool_ids
 SELECT id, name, area_code FROM pool WHERE app_id = $1;
+
+-- name: resting_of_pool
+SELECT p.id, a.quarantine_s, a.sample_share, a.sample_factor FROM pool AS p JOIN app AS a ON a.id = p.app_id
+WHERE p.app_id = $1 AND p.name = $2;
 
 -- name: add_pool
 INSERT INTO pool (app_id, name, area_code, routing, typo_safe) VALUES ($1, $2, $3, $4, $5)
