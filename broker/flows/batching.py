@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from broker.errors import Unavailable
-from broker.flows.pace import Pace
+from broker.flows.pace import GAP_S, Pace
 from broker.store.database import DatabaseAway
 
 log = structlog.get_logger()
@@ -37,8 +37,9 @@ class Batcher(Generic[T, R]):
         queue_limit: int = 20_000,
         distinct: Callable[[T], Hashable] | None = None,
         hurried: bool = False,
+        gap_s: float = GAP_S,
     ) -> None:
-        """Describe the statement; nothing runs before the first submit. ``hurried``: as of the pace."""
+        """Describe the statement; nothing runs before the first submit. ``hurried``, ``gap_s``: as of the pace."""
         self._name = name
         self._run = run
         self._size = size
@@ -46,8 +47,9 @@ class Batcher(Generic[T, R]):
         self._distinct = distinct
         self._queue: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._pace = Pace(
-            f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight, hurried=hurried
-        )
+            f"batch {name}", self._begin, lambda: len(self._queue), size=size, in_flight=in_flight, hurried=hurried,
+            gap_s=gap_s,
+        )  # fmt: skip
         self.batches = 0
         self.items = 0
 

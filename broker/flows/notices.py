@@ -27,6 +27,8 @@ from broker.store.registry import Registry
 log = structlog.get_logger()
 
 _SLICE = 200
+#: The platform sends its pushes over few connections, each waiting for its answer: a longer gap would hold it up.
+_GAP_S = 0.01
 #: Beyond this many that wait here, they are taken up from the database, by whoever finds the time.
 _MOST_WAITING = 5000
 #: After this long whoever looks takes a notification up: its receiver has died, or is too busy. The more wait for their
@@ -70,7 +72,9 @@ class Notices:
         self._vault = vault
         self._registry = registry
         self._attribution = Attribution(db, vault, registry)
-        self._keeping: Batcher[Arrived, bool] = Batcher("keep_notices", self._commit, size=_SLICE, queue_limit=10_000)
+        self._keeping: Batcher[Arrived, bool] = Batcher(
+            "keep_notices", self._commit, size=_SLICE, queue_limit=10_000, gap_s=_GAP_S
+        )
         # Somebody is on the line: these wait for no company.
         self._keeping_questions: Batcher[Arrived, bool] = Batcher(
             "keep_questions", self._commit, size=_SLICE, queue_limit=10_000, hurried=True

@@ -1,26 +1,32 @@
-"""When a batch begins: at once while there is little to do; in a crowd it waits a moment for company."""
+"""When a batch begins: at once while there is little to do; the more come, the longer it waits for company."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 #: What a crowd queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
 PATIENCE_S = 0.1
 _HURRIED_PATIENCE_S = 0.005
-#: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before, or once ``_FULL`` wait.
+#: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before (or as long as is said), or
+#: once ``_FULL`` wait.
 _CROWD = 22
 _FULL = 60
 GAP_S = 0.036
+#: Among few a batch begins so many times as long after the one before as batches take, but at most so much later: one
+#: for each item would keep the database so busy that all of them wait.
+_FEW_TIMES, _FEW_GAP_S = 2.0, 0.01
+_TOOK_WEIGHT = 0.2
 
 
 class Pace:
     """Begins batches of what waits, at most ``in_flight`` at a time.
 
     A crowd makes batches larger instead of more: what comes while one runs shares the next, which is given a moment to
-    gather. Where there is none nothing waits for company. A whole batch of ``size`` goes beside the running one, and so
-    does what one keeps waiting for long.
+    gather. Among few it is given hardly any; alone nothing waits for company. A whole batch of ``size`` goes beside the
+    running one, and so does what one keeps waiting for long.
     """
 
     def __init__(
@@ -32,12 +38,15 @@ class Pace:
         size: int,
         in_flight: int,
         hurried: bool = False,
+        gap_s: float = GAP_S,
     ) -> None:
         """``begin()`` takes a batch off the queue and returns its work; None = nothing of it may run now.
 
         ``hurried``: somebody waits on the phone. No batch waits for company but behind a running one, and not for long.
+        ``gap_s``: how long after the one before a batch begins, in a crowd.
         """
         self._hurried = hurried
+        self._gap_s = 0.0 if hurried else gap_s
         self._name = name
         self._begin = begin
         self._waiting = waiting
@@ -45,6 +54,7 @@ class Pace:
         self._in_flight = in_flight
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = float("-inf")
+        self._took_s = 0.0
         self._woken = False
         #: Whether many came in the window before, or have come in this one; since when, and how many.
         self._crowded = False
@@ -76,10 +86,10 @@ class Pace:
     def _pause_s(self) -> float:
         waiting = self._waiting()
         if not self._crowded:
-            return 0.0
+            return min(_FEW_TIMES * self._took_s, _FEW_GAP_S) if waiting < self._size else 0.0
         if self._tasks:
             return (_HURRIED_PATIENCE_S if self._hurried else PATIENCE_S) if waiting < self._size else 0.0
-        return GAP_S if waiting < _FULL and not self._hurried else 0.0
+        return self._gap_s if waiting < _FULL else 0.0
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -98,7 +108,7 @@ class Pace:
             self._count(waiting - self._waiting())
             task = asyncio.create_task(work, name=self._name)
             self._tasks.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(partial(self._finished, self._begun))
 
     def _count(self, taken: int) -> None:
         self._came += taken
@@ -108,7 +118,10 @@ class Pace:
         elif self._came >= _CROWD:
             self._crowded = True
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, begun: float, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        took_s = asyncio.get_running_loop().time() - begun
+        # What waited for a lock once does not make everybody wait from then on.
+        self._took_s += _TOOK_WEIGHT * (min(took_s, _FEW_GAP_S) - self._took_s)
         if self._waiting():
             self.wake()

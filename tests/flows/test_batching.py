@@ -142,3 +142,38 @@ async def test_a_submit_in_the_moment_a_batch_ends_is_not_forgotten() -> None:
 
     async with asyncio.timeout(1):
         assert await twice(2) == 16
+
+
+async def test_among_few_a_batch_gathers_for_as_long_as_two_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes right after a batch has begun shares the next, which begins soon; later a lone item goes at once."""
+    loop, statement = asyncio.get_running_loop(), Statement()
+    now_s = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    batcher = Batcher[int, int]("test", statement, size=10, in_flight=2)
+
+    async def one_that_takes_5_ms(item: int) -> None:
+        nonlocal now_s
+        statement.gate.clear()
+        statement.begun.clear()
+        asked = asyncio.ensure_future(batcher.submit(item))
+        await statement.begun.wait()
+        now_s += 0.005
+        statement.gate.set()
+        await asked
+
+    for item in range(30):
+        await one_that_takes_5_ms(item)
+        now_s += 1.0
+    await batcher.submit(30)
+    shared = asyncio.gather(batcher.submit(31), batcher.submit(32))
+    await asyncio.sleep(0)
+    later = asyncio.ensure_future(batcher.submit(33))
+    now_s += 0.007  # 30 took no time: two take 8 ms now
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert statement.batches[30:] == [[30]]
+    now_s += 0.002
+    await asyncio.gather(shared, later)
+    assert statement.batches[31:] == [[31, 32, 33]]
+    now_s += 1.0
+    assert await batcher.submit(34) == 34 * 34
