@@ -36,6 +36,8 @@ def item_of(
     if found is not None:
         whose |= {"pool_id": found.pool_id, "line_id": found.line_id, "found_by": found.found_by}
         whose["bindings"] = found.bindings
+    elif isinstance(notice, CallEvent):
+        whose["subscription"] = notice.subscription
     match notice:
         case CallEvent():
             return whose | _event(vault, app_id, notice)

@@ -187,6 +187,71 @@ async def test_an_event_of_a_session_never_seen(edge: Edge) -> None:
     ]  # fmt: skip
 
 
+def _dialled(session: str, began: datetime, x: str, **whose: str) -> list[dict[str, object]]:
+    """The events of a call to an extension: the first two do not say whose it is (contract 6.4)."""
+    life = [
+        event("callin", session, at=began, caller=C, called=x),
+        event("collectInfo", session, at=began + timedelta(seconds=1), digitInfo="0001"),
+    ]
+    for place, step in enumerate(_STEPS[1:]):
+        fields: dict[str, object] = {"caller": C, "called": A, **whose}
+        life.append(event(step, session, at=began + timedelta(seconds=2 + place), **fields))
+    return life
+
+
+@pytest.mark.parametrize("whose", ["mark", "subscription"])
+async def test_whose_the_beginning_of_a_call_is_shows_later(edge: Edge, whose: str) -> None:
+    """In AXE the first event that names the line has the beginning told, to all who share the line; once."""
+    await edge.configure("UPDATE app SET mode = 'axe'")
+    claim = await edge.pairs.active()
+    mate = await edge.pairs.joined(claim)
+    named = {"userData": claim.line_id.hex} if whose == "mark" else {"subscriptionId": "sub-" + claim.line_id.hex}
+    began = datetime.now(UTC).replace(microsecond=0)
+    pushes = _dialled(session_id(), began, edge.x(), **named)
+    for push in pushes[:2]:
+        await edge.told("events", push)
+        assert await edge.events() == []
+    await edge.told("events", pushes[2])
+    (started, other) = await edge.events()
+    assert (started[0], {started[1], other[1]}) == ("call.started", {claim.binding_id, mate.binding_id})
+    assert (datetime.fromisoformat(started[2]["at"]), started[2].get("late")) == (began, None)
+    for push in (*pushes, *pushes):
+        await edge.told("events", push)
+    (call,) = await edge.rows("call")
+    assert (call["line_id"], call["x"], call["extension"]) == (claim.line_id, edge.x(), "0001")
+    assert call["found_by"] == ("token" if whose == "mark" else "subscription")
+    told = [(kind, binding) for kind, binding, _ in await edge.events()]
+    kinds = ("call.started", "call.ringing", "call.answered", "call.ended")
+    assert sorted(told) == sorted((kind, one.binding_id) for kind in kinds for one in (claim, mate))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_dialled_call_is_told_the_same_in_any_order(edge: Edge, seed: int) -> None:
+    """Shuffled and twice: four events, all the binding's."""
+    await edge.configure("UPDATE app SET mode = 'axe'")
+    claim = await edge.pairs.active()
+    pushes = _dialled(session_id(), datetime.now(UTC), edge.x(), userData=claim.line_id.hex) * 2
+    random.Random(seed).shuffle(pushes)  # noqa: S311 - a shuffle that can be repeated
+    for push in pushes:
+        assert await edge.push("events", push) == (200, b"")
+    await edge.settled()
+    assert sorted((kind, binding) for kind, binding, _ in await edge.events()) == [
+        (kind, claim.binding_id) for kind in ("call.answered", "call.ended", "call.ringing", "call.started")
+    ]
+
+
+async def test_a_dialled_call_that_reaches_nobody(edge: Edge) -> None:
+    """Its beginning is told with its end, as nobody's; it is not late."""
+    await edge.configure("UPDATE app SET mode = 'axe'")
+    pushes = _dialled(session_id(), datetime.now(UTC), edge.x())
+    await edge.told("events", pushes[0])
+    assert await edge.events() == []
+    await edge.told("events", pushes[-1])
+    assert [(kind, binding, data.get("late")) for kind, binding, data in await edge.events()] == [
+        ("call.started", None, None), ("call.ended", None, None),
+    ]  # fmt: skip
+
+
 async def test_what_comes_after_a_later_phase_says_so(edge: Edge) -> None:
     """Each phase is told once, with its own time; one that is told after a later one is late, and only such a one."""
     claim = await edge.pairs.active()

@@ -36,10 +36,8 @@ _TEXTED: Final = frozenset({"axb", "ax", "x"})  # the others carry no messages (
 #: What an order system is told of its binding, and what the platform tells us of the X.
 _EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
     mode: (
-        "binding.active",
-        # In AXE the first event says neither extension nor binding: nobody can tell yet whose call it is.
-        *(("call.started",) if mode != "axe" else ()),
-        *("call.ringing", "call.answered", "call.ended", "cdr.created", "recording.ready"),
+        *("binding.active", "call.started", "call.ringing", "call.answered", "call.ended"),
+        *("cdr.created", "recording.ready"),
         *(("sms.forwarded",) if mode in _TEXTED else ()),
         "binding.released",
     )

@@ -284,5 +284,5 @@ async def test_calls_in_grace_are_the_last_orders(shop: Shop, pairs: Pairs) -> N
     await shop.advance(100)
     now = await shop.value("SELECT broker_now()")
     for at in (now, now + timedelta(seconds=30)):
-        found = await shop.value("SELECT bindings_at($1, $2, $3)", shop.app_id, claim.line_id, at)
+        found = await shop.value("SELECT bindings FROM bound_then($1, $2, $3)", shop.app_id, claim.line_id, at)
         assert found == [claim.binding_id]
