@@ -27,6 +27,8 @@ _PAGE = 10_000
 _LOOK_S = 0.1
 #: What expires about now may be gone in one book and not yet in the other.
 _EXPIRING = timedelta(seconds=5)
+#: The sweep that ends what was released with grace comes a moment later.
+_KEPT = timedelta(minutes=1)
 #: The platform's callDirection.
 _DIRECTIONS = {"both": 0, "a_to_b": 1, "b_to_a": 2}
 #: A party is on that X already (contract 2.1).
@@ -40,7 +42,8 @@ _BOUND_ANEW = frozenset({"axe"})
 _OPEN_CALLS = "SELECT count(*) FROM platform_call WHERE state = 'open'"
 _LINES = """
 SELECT l.pool_id, l.id, l.state, l.seat, l.x_id, coalesce(x.number, l.picked) AS number, l.a_key, l.b_key, l.a_sealed,
-       l.b_sealed, l.subscription_id, l.confirmed_at, l.expires_at, l.direction, l.options, l.calls, app.cap, app.mode,
+       l.b_sealed, l.subscription_id, l.confirmed_at, l.expires_at, l.direction, l.options, l.calls, l.kept_until,
+       app.cap, app.mode,
        CASE WHEN app.mode = 'axe' THEN lpad(l.extension::text, app.extension_digits, '0') END AS extension
 FROM line AS l LEFT JOIN x_number AS x ON x.pool_id = l.pool_id AND x.x_id = l.x_id JOIN app ON app.id = l.app_id
 """
@@ -66,6 +69,11 @@ class Books:
     def expiring(self, line: asyncpg.Record) -> bool:
         """Tell whether the platform may be ending the line at this moment."""
         return line["expires_at"] is not None and line["expires_at"] < self.now + _EXPIRING
+
+    def kept(self, line: asyncpg.Record) -> bool:
+        """Tell whether the line outlives its last order for a while: released with grace."""
+        kept_until = line["kept_until"]
+        return line["state"] == "active" and kept_until is not None and kept_until > self.now - _KEPT
 
 
 async def check_books(
@@ -176,7 +184,7 @@ def within(books: Books) -> list[str]:
     violations.extend(
         f"line {line_id} is {line['state']} without a live binding"
         for line_id, line in books.lines.items()
-        if line["state"] in _LIVE and not living[line_id]
+        if line["state"] in _LIVE and not living[line_id] and not books.kept(line)
     )
     return violations
 

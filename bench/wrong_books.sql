@@ -10,7 +10,9 @@ WITH held AS (
   SELECT l.pool_id, l.id, l.x_id, l.state,
          count(b.id) FILTER (WHERE b.state IN ('pending', 'active')) AS wanted,
          count(b.id) FILTER (WHERE b.state = 'releasing') AS leaving,
-         count(b.id) FILTER (WHERE b.state IN ('pending', 'active') AND b.state <> l.state) AS astray
+         count(b.id) FILTER (WHERE b.state IN ('pending', 'active') AND b.state <> l.state) AS astray,
+         -- The sweep that ends what was released with grace comes a moment later.
+         coalesce(l.kept_until > broker_now() - interval '1 minute', false) AS kept
   FROM line AS l LEFT JOIN binding AS b ON b.line_id = l.id GROUP BY l.pool_id, l.id
 )
 SELECT 'double use' AS wrong, pool_id, x_id, party FROM held GROUP BY pool_id, x_id, party HAVING count(*) > 1
@@ -42,7 +44,7 @@ SELECT 'a live line without a seat', l.pool_id, l.x_id, 0 FROM line AS l
 WHERE (l.seat IS NULL) <> (l.state IN ('released', 'failed'))
 UNION ALL
 SELECT 'a live line that nobody wants', v.pool_id, v.x_id, 0 FROM lives AS v
-WHERE v.state IN ('pending', 'active') AND v.wanted = 0
+WHERE v.state IN ('pending', 'active') AND v.wanted = 0 AND NOT (v.state = 'active' AND v.kept)
 UNION ALL
 SELECT 'a live binding on a line that is ' || v.state, v.pool_id, v.x_id, v.wanted FROM lives AS v
 WHERE v.state IN ('releasing', 'released', 'failed') AND v.wanted > 0

@@ -1,4 +1,4 @@
--- Whose a call is, where its first event cannot say.
+-- Whose a call is, where its first event cannot say; and until when a line stands that no order has any more.
 --
 -- What is dropped nothing has called since 0034.
 -- squawk-ignore-file ban-drop-function
@@ -151,3 +151,34 @@ DROP FUNCTION tell_bindings(integer, text, integer, uuid[], jsonb);
 DROP FUNCTION bindings_at(integer, uuid, timestamptz);
 COMMENT ON FUNCTION bound_then IS
   'The bindings that a line had at a moment; before its first one that, after its last one that. A part of the statement that asks; null = none.';
+
+ALTER TABLE line ADD COLUMN kept_until timestamptz;
+COMMENT ON COLUMN line.kept_until IS 'Its last order was released with grace: until then it stands without one, and the sweep ends it.';
+
+CREATE OR REPLACE FUNCTION release_later(p_pool integer, p_binding uuid, p_app integer, p_grace interval) RETURNS boolean
+LANGUAGE plpgsql SET enable_seqscan = off
+AS $$
+DECLARE
+  v_now timestamptz;
+  v_line uuid;
+BEGIN
+  SELECT b.line_id INTO v_line FROM binding AS b WHERE b.pool_id = p_pool AND b.id = p_binding AND b.app_id = p_app;
+  PERFORM FROM line AS l
+  WHERE l.pool_id = p_pool AND l.id = v_line AND l.state = 'active' AND l.confirmed_at IS NOT NULL AND NOT l.changing FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  v_now := broker_now();
+  UPDATE binding AS b SET state = 'released', reason = 'released', ended_at = v_now
+  WHERE b.pool_id = p_pool AND b.id = p_binding AND b.line_id = v_line AND b.state = 'active' AND NOT moves_now(b.pool_id, b.moving)
+    AND NOT EXISTS (
+      SELECT FROM binding AS o WHERE o.line_id = v_line AND o.id <> p_binding AND o.state IN ('pending', 'active'));
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  -- The sweep ends a line that has no binding.
+  UPDATE line AS l SET sweep_at = least(v_now + p_grace, l.expires_at), kept_until = least(v_now + p_grace, l.expires_at)
+  WHERE l.pool_id = p_pool AND l.id = v_line;
+  RETURN true;
+END
+$$;

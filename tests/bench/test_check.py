@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,6 +27,7 @@ class _World:
             "a_sealed": VAULT.seal("line", "a", POOL, LINE, A), "b_sealed": VAULT.seal("line", "b", POOL, LINE, B),
             "subscription_id": "sub-1", "confirmed_at": datetime.now(UTC), "expires_at": None, "cap": 10,
             "direction": "both", "options": None, "calls": 1, "mode": "axb", "extension": None,
+            "kept_until": None,
         }  # fmt: skip
         self.slots = [
             {"pool_id": POOL, "x_id": 7, "party_key": own, "counterpart_key": other, "line_id": LINE}
@@ -76,6 +77,15 @@ def world() -> _World:
 def test_books_that_agree_pass(world: _World) -> None:
     """One line, two slots, one binding, one subscription, one effective bind."""
     assert world.violations() == []
+
+
+def test_a_line_in_grace_needs_no_binding(world: _World) -> None:
+    """Released with grace it stands until then; long after that it has been forgotten."""
+    world.binding.update(state="released")
+    world.line.update(kept_until=datetime.now(UTC) + timedelta(minutes=5))
+    assert world.violations() == []
+    world.line.update(kept_until=datetime.now(UTC) - timedelta(minutes=5))
+    assert "without a live binding" in "\n".join(world.violations())
 
 
 def test_a_released_line_in_all_books_passes(world: _World) -> None:

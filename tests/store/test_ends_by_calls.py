@@ -232,6 +232,7 @@ async def test_the_order_ends_now_and_the_line_later(shop: Shop, pairs: Pairs) -
     assert await _later(shop, claim, 600)
     assert await _state(shop, claim) == ("released", "released", "active")
     assert await _told(shop, claim) == ["binding.active", "binding.released"]
+    assert await shop.wrong_books() == []
     await shop.advance(599)
     await pairs.sweep()
     assert (await shop.row("line", claim.line_id))["state"] == "active"
@@ -240,6 +241,14 @@ async def test_the_order_ends_now_and_the_line_later(shop: Shop, pairs: Pairs) -
     assert await _state(shop, claim) == ("released", "released", "releasing")
     assert [op for _, op, _, _ in await shop.calls_of(claim)] == ["bind", "unbind"]
     assert await shop.wrong_books() == []
+
+
+async def test_a_line_that_outlasts_its_grace_is_found(shop: Shop, pairs: Pairs) -> None:
+    """What nobody sweeps is wrong again."""
+    claim = await pairs.active()
+    assert await _later(shop, claim, 600)
+    await shop.advance(700)
+    assert [wrong.partition(":")[0] for wrong in await shop.wrong_books()] == ["a live line that nobody wants"]
 
 
 async def test_a_new_order_of_the_pair_shares_the_line_in_grace(shop: Shop, pairs: Pairs) -> None:
