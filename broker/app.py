@@ -76,6 +76,7 @@ from broker.workers.deliver import Delivery
 from broker.workers.dispatch import Dispatcher
 from broker.workers.evacuate import Evacuator, Times
 from broker.workers.housekeeping import Housekeeping, release_abandoned
+from broker.workers.levels import Levels
 from broker.workers.measure import Measures
 from broker.workers.rescue import SLICE, rescue
 from broker.workers.sender import MIN_LEASE_S, Sender, Timing
@@ -390,6 +391,7 @@ class Worker:
     def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
         housekeeping = Housekeeping(self._db, self._metrics, self.registry, expiry_grace_s=settings.expiry_grace_s)
+        levels = Levels(self._db, self._metrics, self.registry, self._allocator.refusals)
 
         async def heed_stops() -> bool:
             await sender.look_at_stops()
@@ -409,6 +411,8 @@ class Worker:
             Periodic("withdraw", 2.0, housekeeping.withdraw),
             Periodic("dead_calls", 5.0, housekeeping.count_dead),
             Periodic("exposure", 60.0, housekeeping.count_exposure),
+            Periodic("levels", 15.0, levels.count),
+            Periodic("refusals", 1.0, levels.heed),
             Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),

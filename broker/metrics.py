@@ -128,14 +128,7 @@ class Metrics:
         self.swept = _counter(
             "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
         )
-        self.late_calls = _gauge(
-            "wrong_person_exposure",
-            "Calls later than the quarantine, for a million orders: counted (calls), and their upper limit (high).",
-            "app",
-            "pool",
-            "figure",
-            most=True,
-        )
+        self._make_pools()
         self.evacuated_lines = _counter(
             "evacuated_lines",
             "Lines of evacuated numbers that began to move (won), or why they wait.",
@@ -172,6 +165,26 @@ class Metrics:
         self.push_tally = Tally(self.pushes, self.push_seconds, _PUSH_S)
         self.http = Tally(self.http_requests, self.http_seconds, _HTTP_S)
         self.platform = Tally(self.platform_calls, self.platform_seconds, _PLATFORM_S)
+
+    def _make_pools(self) -> None:
+        self.late_calls = _gauge(
+            "wrong_person_exposure",
+            "Calls later than the quarantine, for a million orders: counted (calls), and their upper limit (high).",
+            "app",
+            "pool",
+            "figure",
+            most=True,
+        )
+        self.pool_left = _gauge(
+            "pool_left",
+            "Share of a pool that is left, of its places or for its busiest party; counted every minute or so.",
+            "app",
+            "pool",
+            most=True,
+        )
+        self.pool_level = _gauge(
+            "pool_level", "0 = well, 1 = low, 2 = exhausted, as it was told last.", "app", "pool", most=True
+        )
 
     def _make_events(self) -> None:
         self.events_placed = _counter("events_placed", "Events given their position in a feed.")

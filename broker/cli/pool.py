@@ -6,11 +6,21 @@ from typing import Any
 
 import click
 
-from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
+from broker.cli.desk import (
+    confirm,
+    number_or_none,
+    tell,
+    the_app,
+    with_app,
+    with_json,
+    with_state_dir,
+    with_yes,
+    work,
+)
 
 _LIST = (
-    "name", "area_code", "state", "numbers", "open_numbers", "frozen_numbers", "suspended_numbers", "places", "held",
-    "resting", "free", "created_at",
+    "name", "area_code", "state", "level", "left_percent", "numbers", "open_numbers", "frozen_numbers",
+    "suspended_numbers", "places", "held", "resting", "free", "created_at",
 )  # fmt: skip
 
 
@@ -22,6 +32,7 @@ def pool() -> None:
     Examples:
       broker pool create north --area-code 010 --app food
       broker pool set north --typo-safe --app food
+      broker pool set north --low-percent 20 --app food
       broker pool close north --app food --yes
     """
 
@@ -33,11 +44,15 @@ def _settings(command: Any) -> Any:
         default=None,
         help="Give out only extensions of which no slip of a finger makes another one; mode axe.",
     )
-    return routing(safe(command))
+    low = click.option("--low-percent", help="The pool is low when no more is left, 1 to 90; or 'none': told nothing.")
+    return routing(safe(low(command)))
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "low_percent" in given:
+        given["low_percent"] = number_or_none(given["low_percent"], int, "low_percent")
+    return given
 
 
 @pool.command("list")

@@ -106,6 +106,8 @@ class Pool:
     open_mask: int
     routing: str = "pair"
     typo_safe: bool = False
+    #: The pool is low when no more than so much is left; None = nobody is told.
+    low_percent: int | None = None
 
     @property
     def codes(self) -> tuple[int, ...]:
@@ -192,6 +194,7 @@ async def load(db: Database, vault: Vault) -> Registry:
             open_mask=masks.get(row["id"], 0),
             routing=row["routing"],
             typo_safe=row["typo_safe"],
+            low_percent=row["low_percent"],
         )
         for row in await db.fetch(sql["pools"])
         if row["app_id"] in apps

@@ -135,6 +135,7 @@ CallBack = Annotated[int, Field(ge=0, le=259_200)]
 SampleShare = Annotated[float, Field(ge=0, le=0.1, allow_inf_nan=False)]
 SampleFactor = Annotated[int, Field(ge=2, le=100)]
 Intercepted = Annotated[int, Field(ge=0, le=100)]
+LowPercent = Annotated[int, Field(ge=1, le=90)]
 Risk = Annotated[float, Field(ge=0.01, le=1_000_000, allow_inf_nan=False, strict=False)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Scope = Literal["bind", "read", "reveal", "operate"]
@@ -254,10 +255,11 @@ class NewKey(Given):
 
 
 class PoolChange(Given):
-    """What to change of a pool: what is not given stays as it is."""
+    """What to change of a pool: what is not given stays as it is. No ``low_percent``: nobody is told how full it is."""
 
     routing: Literal["pair", "one"] = "pair"
     typo_safe: bool = False
+    low_percent: LowPercent | None = 10
 
 
 class Cooldown(Given):

@@ -25,7 +25,13 @@ async def create(desk: Desk, app: str, new: NewPool) -> Shown:
     """
     owner = await app_id(desk, app)
     made = await desk.db.fetchrow(
-        statements("operate")["add_pool"], owner, new.name, new.area_code, new.routing, new.typo_safe
+        statements("operate")["add_pool"],
+        owner,
+        new.name,
+        new.area_code,
+        new.routing,
+        new.typo_safe,
+        new.low_percent,
     )
     if made is None:
         raise Conflict(f"The app has a pool '{new.name}' already.")
@@ -47,6 +53,8 @@ async def change(desk: Desk, app: str, pool: str, wanted: PoolChange) -> Shown:
         pool,
         given.get("routing"),
         given.get("typo_safe"),
+        "low_percent" in given,
+        given.get("low_percent"),
         timeout_s=_LONG_S,
     )
     found = await _show(desk, owner, pool)

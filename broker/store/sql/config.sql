@@ -26,7 +26,7 @@ WHERE k.revoked_at IS NULL;
 SELECT id, weight FROM caller;
 
 -- name: pools
-SELECT id, app_id, name, area_code, state, routing, typo_safe FROM pool ORDER BY app_id, name;
+SELECT id, app_id, name, area_code, state, routing, typo_safe, low_percent FROM pool ORDER BY app_id, name;
 
 -- name: numbers
 SELECT pool_id, x_id, number, state FROM x_number WHERE state <> 'moved' ORDER BY pool_id, x_id;

@@ -115,7 +115,7 @@ WHERE k.key_hash = $1 AND k.revoked_at IS NULL;
 -- name: pools
 -- Of a pool of pairs there are no places. places_per_x is what its settings leave of places_per_x_unsafe.
 WITH found AS MATERIALIZED (
-  SELECT p.id, p.name, p.area_code, p.state, p.routing, p.typo_safe, p.created_at, count(x.number) AS numbers,
+  SELECT p.id, p.name, p.area_code, p.state, p.routing, p.typo_safe, p.low_percent, p.created_at, count(x.number) AS numbers,
          count(x.number) FILTER (WHERE x.state = 'open') AS open_numbers,
          count(x.number) FILTER (WHERE x.state = 'frozen') AS frozen_numbers,
          count(x.number) FILTER (WHERE x.state = 'suspended') AS suspended_numbers, cardinality(places_of_pool(p.id)) AS per_x,
@@ -125,10 +125,11 @@ WITH found AS MATERIALIZED (
   GROUP BY p.id, a.id
 )
 SELECT f.name, f.area_code, f.state, f.routing, f.typo_safe, f.created_at, f.numbers, f.open_numbers, f.frozen_numbers,
-       f.suspended_numbers,
+       f.suspended_numbers, f.low_percent, l.state AS level, l.left_percent,
        nullif(f.per_x, 0) AS places_per_x, CASE WHEN f.typo_safe AND f.per_x > 0 THEN f.unsafe END AS places_per_x_unsafe,
        c.held + c.resting + c.free AS places, c.held, c.resting, c.free
 FROM found AS f
+LEFT JOIN pool_level AS l ON l.pool_id = f.id AND f.low_percent IS NOT NULL
 LEFT JOIN LATERAL (SELECT n.held, n.resting, n.free FROM count_places(ARRAY[f.id]) AS n WHERE f.per_x > 0) AS c ON true
 ORDER BY f.name;
 
@@ -140,13 +141,14 @@ SELECT p.id, a.quarantine_s, a.sample_share, a.sample_factor FROM pool AS p JOIN
 WHERE p.app_id = $1 AND p.name = $2;
 
 -- name: add_pool
-INSERT INTO pool (app_id, name, area_code, routing, typo_safe) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO pool (app_id, name, area_code, routing, typo_safe, low_percent) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
 -- name: change_pool
 -- Who is behind an X would change under the feet of those who are: the routing is fixed once there are numbers.
-UPDATE pool AS p SET routing = coalesce($3, p.routing), typo_safe = coalesce($4, p.typo_safe)
+UPDATE pool AS p
+SET routing = coalesce($3, p.routing), typo_safe = coalesce($4, p.typo_safe), low_percent = CASE WHEN $5 THEN $6 ELSE p.low_percent END
 WHERE p.app_id = $1 AND p.name = $2
   AND (coalesce($3, p.routing) = p.routing OR NOT EXISTS (SELECT FROM x_number AS x WHERE x.pool_id = p.id))
 RETURNING p.id;
