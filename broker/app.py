@@ -71,6 +71,7 @@ from broker.store.idempotency import KeyAsk
 from broker.store.registry import App, Registry
 from broker.store.statements import statements
 from broker.workers.audit import Auditor
+from broker.workers.budgets import Budgets
 from broker.workers.call_back import CallBacks
 from broker.workers.deliver import Delivery
 from broker.workers.dispatch import Dispatcher
@@ -391,6 +392,7 @@ class Worker:
     def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
         housekeeping = Housekeeping(self._db, self._metrics, self.registry, expiry_grace_s=settings.expiry_grace_s)
+        budgets = Budgets(self._db, self._metrics, self.registry)
         levels = Levels(self._db, self._metrics, self.registry, self._allocator.refusals)
 
         async def heed_stops() -> bool:
@@ -413,6 +415,7 @@ class Worker:
             Periodic("exposure", 60.0, housekeeping.count_exposure),
             Periodic("levels", 15.0, levels.count),
             Periodic("refusals", 1.0, levels.heed),
+            Periodic("budgets", 60.0, budgets.look),
             Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),

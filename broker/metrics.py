@@ -185,6 +185,9 @@ class Metrics:
         self.pool_level = _gauge(
             "pool_level", "0 = well, 1 = low, 2 = exhausted, as it was told last.", "app", "pool", most=True
         )
+        self.numbers_over = _gauge(
+            "numbers_over_budget", "Numbers over a budget of their app, by budget.", "app", "budget", most=True
+        )
 
     def _make_events(self) -> None:
         self.events_placed = _counter("events_placed", "Events given their position in a feed.")

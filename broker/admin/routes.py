@@ -69,6 +69,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _APP + "/numbers:retire", use.retire_numbers),
     Route("POST", _APP + "/numbers:move", use.move_number),
     Route("POST", _APP + "/numbers:clear", use.clear_number),
+    Route("POST", _APP + "/numbers:complain", use.report_complaint),
     Route("GET", _APP + "/calls", use.list_calls),
     Route("GET", _APP + "/calls/{call:[^/:]+}", use.explain_call),
     Route("POST", _APP + "/calls:retry", use.retry_calls),

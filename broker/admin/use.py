@@ -15,6 +15,7 @@ from broker.flows.operate import (
     callers,
     calls,
     clearing,
+    complaints,
     cooldown,
     evacuation,
     numbers,
@@ -31,6 +32,7 @@ from broker.flows.operate.fields import (
     CallFilter,
     Clear,
     Closing,
+    Complaint,
     Cooldown,
     Discard,
     DriftPolicy,
@@ -271,6 +273,11 @@ async def clear_number(desk: Desk, asked: Asked) -> object:
     """Every binding on it is being released; who asks again learns how far they are."""
     number = read(Clear, asked.body).number
     return await clearing.clear(desk, asked.path["app"], number, wait_s=0.0, told=lambda _over, _of: None)
+
+
+async def report_complaint(desk: Desk, asked: Asked) -> object:
+    """One complaint more; the number as it stands after it."""
+    return await complaints.report(desk, asked.path["app"], read(Complaint, asked.body))
 
 
 async def list_calls(desk: Desk, asked: Asked) -> object:

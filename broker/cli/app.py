@@ -24,6 +24,8 @@ _NUMBERS: tuple[tuple[str, type[int | float]], ...] = (
     ("end_after_call_s", int),
     ("renew_by_call_s", int),
     ("longest_life_s", int),
+    ("complaint_budget", int),
+    ("answer_floor", float),
 )
 _WORDS = ("event_url", "cdr_url", "sms_url", "push_from", "close_tone", "channel", "industry", "call_script", "owner")
 
@@ -109,6 +111,10 @@ def _profile(command: Any) -> Any:
                 type=int,
                 help="Intercepted calls of a party a day, and no others, that are told; 0 = not.",
             ),
+            click.option("--complaint-budget", help="Complaints that one X may have; or 'none' = any number."),
+            click.option("--complaint-days", type=int, help="How many days a complaint counts."),
+            click.option("--answer-floor", help="Share of an X's calls that must be answered, as 0.4; or 'none'."),
+            click.option("--over-budget", help="What is made of an X over its budget: report or freeze."),
             click.option("--event-url", help="Where the platform was told to push call events, or 'none'."),
             click.option("--cdr-url", help="Where the platform was told to push call records, or 'none'."),
             click.option("--sms-url", help="Where the platform was told to push short messages, or 'none'."),

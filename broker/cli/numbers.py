@@ -12,16 +12,17 @@ import click
 from broker.cli.desk import confirm, tell, the_app, with_app, with_json, with_state_dir, with_yes, work
 
 _LIST = (
-    "number", "pool", "area_code", "state", "state_reason", "state_since", "live_lines", "evacuation", "resting_until",
-    "releasable", "carrier", "rent",
+    "number", "pool", "area_code", "state", "state_reason", "state_since", "live_lines", "evacuation", "over_budget",
+    "resting_until", "releasable", "carrier", "rent",
 )  # fmt: skip
+_BUDGET = ("complaints", "answer_rate", "calls_per_hour", "over_budget")
 #: What takes numbers out of choice, and so may have their bindings move.
 _CLOSES = frozenset({"freeze", "drain"})
 
 
 @click.group()
 def numbers() -> None:
-    r"""X numbers: import, freeze, open, drain, retire, move, clear.
+    r"""X numbers: import, freeze, open, drain, retire, move, clear, complain.
 
     A frozen number is handed out no more and keeps its lines. A draining one leaves for good: `list` says `releasable`
     once no line lives on it and no rest remains; `retire` then notes that it was given back. With --evacuate, what is
@@ -35,6 +36,7 @@ def numbers() -> None:
       broker numbers clear +8617010000001 --app food
       broker numbers freeze +8617010000001 --evacuate --reason "on a spam list" --app food
       broker numbers evacuation +8617010000001 --watch --app food
+      broker numbers complain +8617010000001 --reason "rang at midnight" --app food
     """
 
 
@@ -100,6 +102,27 @@ def move_number(number: str, to: str, app: str | None, state_dir: str | None, as
         return await flow.move(desk, await the_app(desk, app), read(Move, {"number": number, "to": to}))
 
     tell(work(state_dir, job), as_json=as_json, columns=_LIST)
+
+
+@numbers.command("complain")
+@click.argument("number")
+@click.option("--reason", help="What was complained of, for people who look later.")
+@with_app
+@with_state_dir
+@with_json
+def complain(number: str, reason: str | None, app: str | None, state_dir: str | None, as_json: bool) -> None:
+    """Enter a complaint about calls from a number.
+
+    With more of them than the app's complaint_budget within complaint_days the number is over its budget: reported, or
+    frozen until it is within it again (over_budget of the app).
+    """
+    from broker.flows.operate import complaints as flow
+    from broker.flows.operate.fields import Complaint, read
+
+    async def job(desk: Any) -> Any:
+        return await flow.report(desk, await the_app(desk, app), read(Complaint, {"number": number, "reason": reason}))
+
+    tell(work(state_dir, job), as_json=as_json, columns=("number", "pool", "state", "state_reason", *_BUDGET))
 
 
 @numbers.command("clear")

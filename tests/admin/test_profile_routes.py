@@ -92,9 +92,12 @@ async def test_a_number_is_cleared_and_moved(operate: Operator, client: Client) 
                tenant.app_id)  # fmt: skip
     (moved,) = (await operate.ask("POST", "apps/mover/numbers:move", to_west)).body["items"]
     assert (moved["pool"], moved["state"]) == ("west", "frozen")
+    told = {"number": x, "reason": "spam"}
+    (blamed,) = (await operate.ask("POST", "apps/mover/numbers:complain", told)).body["items"]
+    assert (blamed["number"], blamed["complaints"], blamed["state"]) == (x, 1, "frozen")
     for binding in bound:
         assert (await client.ask("GET", f"/v1/bindings/{binding}", key=key)).body["x"] == x
     assert (await operate.ask("POST", "apps/mover/numbers:move", {"number": "1"})).pointers() == {"/number", "/to"}
-    assert (await operate.ask("POST", "apps/mover/numbers:clear", {"number": "+8617000000009"})).pointers() == {
-        "/number"
-    }
+    for what in ("clear", "complain"):
+        wrong = await operate.ask("POST", f"apps/mover/numbers:{what}", {"number": "+8617000000009"})
+        assert wrong.pointers() == {"/number"}

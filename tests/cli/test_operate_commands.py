@@ -254,3 +254,17 @@ async def test_a_quarantine_is_proposed(service: Service) -> None:
     assert "too few data: 1000000 releases were followed" in words
     assert "from_s\tto_s\tcalls\treleases\tper_hour" in words
     assert "no pool 'nowhere'" in ask(service, "pool", "cooldown", "nowhere", "--app", "demo-axb", code=1)
+
+
+def test_a_complaint_is_entered(service: Service) -> None:
+    """The number is shown with its complaints, and over its budget once they are too many."""
+    x = next(row["number"] for row in ask(service, "numbers", "list", "--app", "demo-axb")["items"])
+    budget = ("--complaint-budget", "0", "--over-budget", "report", "--answer-floor", "0.4")
+    assert ask(service, "app", "set", "demo-axb", *budget)["answer_floor"] == 0.4
+    (row,) = ask(service, "numbers", "complain", x, "--reason", "rang at midnight", "--app", "demo-axb")["items"]
+    assert (row["complaints"], row["over_budget"], row["state"]) == (1, "complaints", "open")
+    away = ask(service, "app", "set", "demo-axb", "--complaint-budget", "none", "--answer-floor", "none")
+    assert (away["complaint_budget"], away["answer_floor"]) == (None, None)
+    shown = ask(service, "pool", "set", "shenzhen", "--low-percent", "none", "--app", "demo-axb")
+    assert (shown["low_percent"], shown["level"]) == (None, None)
+    assert ask(service, "pool", "set", "shenzhen", "--low-percent", "20", "--app", "demo-axb")["low_percent"] == 20

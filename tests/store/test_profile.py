@@ -20,7 +20,8 @@ _PROFILE: dict[str, Any] = {
     "max_ttl_s": 31_536_000, "default_ttl_s": 31_536_000, "heat": 30, "recording": False, "sms": False,
     "extension_digits": 2, "event_url": "https://edge.example.com/n/food/event", "cdr_url": "http://edge.example.com",
     "sms_url": "https://edge.example.com/n/food/sms", "channel": "direct", "industry": "food delivery",
-    "call_script": "Hello, your meal is here.\nGoodbye.",
+    "call_script": "Hello, your meal is here.\nGoodbye.", "complaint_budget": 3, "complaint_days": 7,
+    "answer_floor": 0.4, "over_budget": "freeze",
 }  # fmt: skip
 
 
@@ -38,7 +39,8 @@ async def test_the_whole_profile_is_stored_and_changed_field_by_field(shop: Shop
     made = await apps.create(desk, read(NewApp, {**_NEW, **_PROFILE}))
     assert {name: made[name] for name in _PROFILE} == _PROFILE
     assert await apps.change(desk, "food", read(AppChange, {"cap": 7})) == {**made, "cap": 7}
-    absent = dict.fromkeys(("rate", "heat", "event_url", "cdr_url", "sms_url", "channel", "industry", "call_script"))
+    absent = dict.fromkeys(("rate", "heat", "event_url", "cdr_url", "sms_url", "channel", "industry", "call_script",
+                            "complaint_budget", "answer_floor"))  # fmt: skip
     assert await apps.change(desk, "food", read(AppChange, absent)) == {**made, "cap": 7, **absent}
     app = await registered(desk)
     assert (app.max_ttl_s, app.recording, app.sms) == (31_536_000, False, False)
@@ -51,7 +53,8 @@ async def test_bad_fields_of_a_profile_are_named_together() -> None:
     bad: dict[str, Any] = {
         "max_ttl_s": 31_536_001, "default_ttl_s": 31_536_001, "heat": 0, "recording": "yes", "sms": None,
         "extension_digits": 5, "event_url": "ftp://h", "cdr_url": "https://h?q=1", "sms_url": "h", "channel": "",
-        "industry": "x" * 65, "call_script": "bell\x07",
+        "industry": "x" * 65, "call_script": "bell\x07", "complaint_budget": -1, "complaint_days": 0,
+        "answer_floor": 0.0, "over_budget": "retire",
     }  # fmt: skip
     with pytest.raises(Invalid) as caught:
         read(AppChange, bad)

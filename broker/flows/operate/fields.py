@@ -135,6 +135,9 @@ CallBack = Annotated[int, Field(ge=0, le=259_200)]
 SampleShare = Annotated[float, Field(ge=0, le=0.1, allow_inf_nan=False)]
 SampleFactor = Annotated[int, Field(ge=2, le=100)]
 Intercepted = Annotated[int, Field(ge=0, le=100)]
+ComplaintBudget = Annotated[int, Field(ge=0, le=10_000)]
+ComplaintDays = Annotated[int, Field(ge=1, le=365)]
+AnswerFloor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 LowPercent = Annotated[int, Field(ge=1, le=90)]
 Risk = Annotated[float, Field(ge=0.01, le=1_000_000, allow_inf_nan=False, strict=False)]
 LiveBindings = Annotated[int, Field(ge=1, le=2_147_483_647)]
@@ -187,6 +190,10 @@ class Profile(Given):
     sample_share: SampleShare = 0.01
     sample_factor: SampleFactor = 7
     unreachable_after: Intercepted = 3
+    complaint_budget: ComplaintBudget | None = None
+    complaint_days: ComplaintDays = 30
+    answer_floor: AnswerFloor | None = None
+    over_budget: Literal["report", "freeze"] = "report"
     event_url: Address | None = None
     cdr_url: Address | None = None
     sms_url: Address | None = None
@@ -279,6 +286,13 @@ class Numbers(Given):
     """Numbers of one app, and why."""
 
     numbers: Annotated[list[Number], Field(min_length=1, max_length=100_000)]
+    reason: Reason | None = None
+
+
+class Complaint(Given):
+    """A number that somebody complained of, and why."""
+
+    number: Number
     reason: Reason | None = None
 
 

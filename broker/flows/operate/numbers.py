@@ -88,7 +88,7 @@ async def retire(desk: Desk, app: str, wanted: Numbers) -> list[Shown]:
             f"lines live on {live} of them" if live else "they were open until a moment ago; try again in 10 seconds"
         )
         raise Conflict(f"No number was retired: {words}.")
-    return await _listed(desk, owner, wanted.numbers)
+    return await listed(desk, owner, wanted.numbers)
 
 
 async def move(desk: Desk, app: str, wanted: Move) -> list[Shown]:
@@ -121,7 +121,7 @@ async def move(desk: Desk, app: str, wanted: Move) -> list[Shown]:
         raise Conflict("Nothing was moved: a pool holds at most 100,000 numbers.") from None
     if not moved:
         raise Conflict("Nothing was moved: the number was changed meanwhile; try again.")
-    return await _listed(desk, owner, [wanted.number])
+    return await listed(desk, owner, [wanted.number])
 
 
 def _held(now: asyncpg.Record) -> str | None:
@@ -216,11 +216,11 @@ async def _close(desk: Desk, app: str, wanted: Closing, state: str) -> list[Show
     owner = await app_id(desk, app)
     if wanted.evacuate:
         await evacuation.check(desk, owner)
-    listed = await _turn(desk, app, wanted, state)
+    turned = await _turn(desk, app, wanted, state)
     if not wanted.evacuate:
-        return listed
+        return turned
     await evacuation.begin(desk, owner, wanted.numbers, wanted.reason)
-    return await _listed(desk, owner, wanted.numbers)
+    return await listed(desk, owner, wanted.numbers)
 
 
 async def _turn(desk: Desk, app: str, wanted: Numbers, state: str) -> list[Shown]:
@@ -234,16 +234,17 @@ async def _turn(desk: Desk, app: str, wanted: Numbers, state: str) -> list[Shown
     await desk.db.fetch(
         statements("operate")["set_number_state"], owner, wanted.numbers, state, wanted.reason, _FROM[state]
     )
-    return await _listed(desk, owner, wanted.numbers)
+    return await listed(desk, owner, wanted.numbers)
 
 
 async def _of_app(desk: Desk, owner: int, numbers: Sequence[str]) -> dict[str, Shown]:
-    found = {row["number"]: row for row in await _listed(desk, owner, numbers)}
+    found = {row["number"]: row for row in await listed(desk, owner, numbers)}
     _refuse(numbers, {number: "is not a number of this app" for number in numbers if number not in found})
     return found
 
 
-async def _listed(desk: Desk, owner: int, numbers: Sequence[str]) -> list[Shown]:
+async def listed(desk: Desk, owner: int, numbers: Sequence[str]) -> list[Shown]:
+    """Return these numbers of an app as they are shown."""
     return shown(await desk.db.fetch(statements("operate")["numbers"], owner, None, None, numbers, timeout_s=_LONG_S))
 
 

@@ -2,7 +2,7 @@
 
 -- name: apps
 SELECT name, mode, app_key, base_url, auth_scheme, rate, burst, bind_rate, unbind_rate, modify_rate,
-       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
+       query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after, complaint_budget, complaint_days, answer_floor, over_budget,
        event_url, cdr_url, sms_url,
        push_wsse, push_from, close_tone, channel, industry, call_script,
        CASE WHEN next_secret_sealed IS NOT NULL THEN 'staged' WHEN previous_secret_sealed IS NOT NULL THEN 'previous' END
@@ -20,12 +20,12 @@ FROM app WHERE name = $1;
 -- name: add_app
 INSERT INTO app (name, mode, app_key, auth_scheme, secret_sealed, base_url, rate, burst, bind_rate,
                  unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits, extensions_per_x, owner, recreate,
-                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
+                 retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after, complaint_budget, complaint_days, answer_floor, over_budget,
        event_url, cdr_url, sms_url,
                  push_wsse, push_from, close_tone, channel, industry, call_script, shadow, shadow_changed_at)
 SELECT r.name, r.mode, r.app_key, r.auth_scheme, $2, r.base_url, r.rate, r.burst, r.bind_rate,
        r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording, r.sms, r.extension_digits, r.extensions_per_x, r.owner,
-       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after,
+       r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after, r.complaint_budget, r.complaint_days, r.answer_floor, r.over_budget,
        r.event_url, r.cdr_url, r.sms_url,
        coalesce(r.push_wsse, true), r.push_from, r.close_tone, r.channel, r.industry, r.call_script,
        r.shadow, CASE WHEN r.shadow THEN clock_timestamp() END
@@ -37,11 +37,11 @@ RETURNING id;
 -- What the document does not name keeps its value; null is a value.
 UPDATE app AS a SET
   (base_url, rate, burst, bind_rate, unbind_rate, modify_rate, query_rate, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, heat, recording, sms, extension_digits,
-   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after,
+   extensions_per_x, owner, recreate, retention_days, event_days, requests_per_s, max_live_bindings, withdraw_after_s, end_after_call_s, renew_by_call_s, longest_life_s, release_grace_s, call_back_s, sample_share, sample_factor, unreachable_after, complaint_budget, complaint_days, answer_floor, over_budget,
        event_url, cdr_url, sms_url,
    push_wsse, push_from, close_tone, channel, industry, call_script) = (
     SELECT r.base_url, r.rate, r.burst, r.bind_rate, r.unbind_rate, r.modify_rate, r.query_rate, r.default_ttl_s, r.max_ttl_s, r.quarantine_s, r.cap, r.policy, r.heat, r.recording,
-           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after,
+           r.sms, r.extension_digits, r.extensions_per_x, r.owner, r.recreate, r.retention_days, r.event_days, r.requests_per_s, r.max_live_bindings, r.withdraw_after_s, r.end_after_call_s, r.renew_by_call_s, r.longest_life_s, r.release_grace_s, r.call_back_s, r.sample_share, r.sample_factor, r.unreachable_after, r.complaint_budget, r.complaint_days, r.answer_floor, r.over_budget,
        r.event_url, r.cdr_url, r.sms_url,
            r.push_wsse, r.push_from, r.close_tone, r.channel, r.industry, r.call_script
     FROM jsonb_populate_record(a, $2::text::jsonb) AS r),
@@ -184,21 +184,32 @@ SELECT c.number, c.pool, c.area_code, c.state, c.state_reason, c.state_since, c.
          SELECT e.state FROM evacuation AS e WHERE e.pool_id = c.pool_id AND e.x_id = c.x_id) AS evacuation,
        c.carrier, c.rent::text AS rent, c.live_lines,
        CASE WHEN c.until > d.at THEN c.until END AS resting_until,
+       u.complaints, round(u.heat::numeric, 1)::double precision AS calls_per_hour,
+       round((u.answered / nullif(u.calls, 0))::numeric, 3)::double precision AS answer_rate,
+       array_to_string(o.why, ', ') AS over_budget, o.since AS over_budget_since,
        c.state = 'draining' AND c.live_lines = 0 AND (c.until IS NULL OR c.until <= d.at)
          AND c.state_since <= statement_timestamp() - interval '10 seconds' AS releasable
-FROM counted AS c CROSS JOIN dated AS d
+FROM counted AS c CROSS JOIN dated AS d CROSS JOIN LATERAL use_of(c.pool_id, c.x_id, d.at) AS u
+LEFT JOIN over_budget AS o ON o.pool_id = c.pool_id AND o.x_id = c.x_id
 ORDER BY c.pool, c.x_id;
 
 -- name: set_number_state
--- One that the platform has closed in this very way becomes the operator's: what the platform says later does not open it.
-UPDATE x_number AS x
-SET state = $3, state_reason = $4, state_since = CASE WHEN x.state <> $3 THEN statement_timestamp() ELSE x.state_since END,
-    closed_by = CASE WHEN $3 <> 'open' THEN 'operator' END,
-    opened_at = CASE WHEN $3 = 'open' THEN clock_timestamp() ELSE x.opened_at END
-FROM pool AS p
-WHERE p.id = x.pool_id AND p.app_id = $1 AND x.number = ANY ($2::text[])
-  AND ((x.state = ANY ($5::text[]) AND x.state <> $3) OR (x.state = $3 AND x.closed_by <> 'operator'))
-RETURNING x.number;
+-- One that the platform or a budget has closed in this very way becomes the operator's: nobody else opens it.
+WITH turned AS (
+  UPDATE x_number AS x
+  SET state = $3, state_reason = $4, state_since = CASE WHEN x.state <> $3 THEN statement_timestamp() ELSE x.state_since END,
+      closed_by = CASE WHEN $3 <> 'open' THEN 'operator' END,
+      opened_at = CASE WHEN $3 = 'open' THEN clock_timestamp() ELSE x.opened_at END
+  FROM pool AS p
+  WHERE p.id = x.pool_id AND p.app_id = $1 AND x.number = ANY ($2::text[])
+    AND ((x.state = ANY ($5::text[]) AND x.state <> $3) OR (x.state = $3 AND x.closed_by <> 'operator'))
+  RETURNING x.pool_id, x.x_id, x.number
+),
+-- Whoever opens an X wants it tried again.
+forgiven AS (
+  UPDATE x_use AS u SET calls = 0, answered = 0 FROM turned AS t WHERE $3 = 'open' AND u.pool_id = t.pool_id AND u.x_id = t.x_id
+)
+SELECT number FROM turned;
 
 -- name: retire_numbers
 WITH due AS MATERIALIZED (

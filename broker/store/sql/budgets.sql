@@ -1,0 +1,31 @@
+-- Budgets of X numbers: complaints and answered calls.
+
+-- name: standings
+-- All that was ever over stays in sight until it is within again, also where an app has no budget any more.
+WITH dated AS MATERIALIZED (SELECT broker_now() AS at)
+SELECT x.pool_id, x.x_id, x.state, x.closed_by, a.complaint_budget, a.complaint_days, a.answer_floor, a.over_budget,
+       o.why, u.complaints, u.calls, u.answered
+FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id JOIN app AS a ON a.id = p.app_id
+LEFT JOIN over_budget AS o ON o.pool_id = x.pool_id AND o.x_id = x.x_id
+CROSS JOIN dated AS d CROSS JOIN LATERAL use_of(x.pool_id, x.x_id, d.at) AS u
+WHERE (x.pool_id, x.x_id) > ($1, $2) AND x.state NOT IN ('moved', 'retired') AND ($4::text IS NULL OR x.number = $4)
+  AND (a.complaint_budget IS NOT NULL OR a.answer_floor IS NOT NULL OR o.why IS NOT NULL OR x.closed_by = 'budget')
+  AND (u.complaints > 0 OR u.calls > 0 OR o.why IS NOT NULL OR x.closed_by = 'budget')
+ORDER BY x.pool_id, x.x_id LIMIT $3;
+
+-- name: keep
+SELECT keep_budget($1, $2, $3, $4, $5, $6, $7::text::jsonb) AS told;
+
+-- name: counts
+SELECT p.app_id, w.why, count(*) AS many
+FROM over_budget AS o JOIN pool AS p ON p.id = o.pool_id CROSS JOIN LATERAL unnest(o.why) AS w (why)
+GROUP BY p.app_id, w.why;
+
+-- name: complain
+INSERT INTO complaint (app_id, number, at, reason)
+SELECT p.app_id, x.number, broker_now(), $3 FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id
+WHERE p.app_id = $1 AND x.number = $2 AND x.state <> 'moved'
+RETURNING id;
+
+-- name: forget
+DELETE FROM complaint WHERE at < broker_now() - interval '400 days';

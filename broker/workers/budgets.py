@@ -1,0 +1,47 @@
+"""Looks at the budgets of X numbers, in slices: complaints grow old and calls come in without anybody asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from broker.domain.budget import Over
+from broker.flows.budgets import judge
+from broker.metrics import Metrics
+from broker.store import budgets
+from broker.store.budgets import FIRST, X
+from broker.store.database import Database
+from broker.store.registry import Registry
+
+_SLICE: Final = 500
+#: Apps whose numbers over budget are metrics.
+_NAMED_APPS: Final = 100
+
+
+class Budgets:
+    """A walk over all X numbers that may be over a budget. Each instance makes it; what is done is done once."""
+
+    def __init__(self, db: Database, metrics: Metrics, registry: Callable[[], Registry]) -> None:
+        """Begin with the first X."""
+        self._db = db
+        self._metrics = metrics
+        self._registry = registry
+        self._after: X = FIRST
+
+    async def look(self) -> bool:
+        """Judge a slice. True: there is more."""
+        found = await budgets.standings(self._db, after=self._after, limit=_SLICE)
+        await judge(self._db, found)
+        more = len(found) == _SLICE
+        self._after = found[-1].x if more else FIRST
+        if not more:
+            await budgets.forget(self._db)
+            await self._show()
+        return more
+
+    async def _show(self) -> None:
+        counted = await budgets.counts(self._db)
+        for app in islice(self._registry().apps.values(), _NAMED_APPS):
+            for why in Over:
+                self._metrics.numbers_over.labels(app.name, why.value).set(counted.get((app.id, why), 0))
