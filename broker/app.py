@@ -392,7 +392,7 @@ class Worker:
     def _make_periodic(self, sender: Sender) -> list[Periodic]:
         settings = self._settings
         housekeeping = Housekeeping(self._db, self._metrics, self.registry, expiry_grace_s=settings.expiry_grace_s)
-        budgets = Budgets(self._db, self._metrics, self.registry)
+        budgets = Budgets(self._db, self._metrics, self.registry, self._heed_heat)
         levels = Levels(self._db, self._metrics, self.registry, self._allocator.refusals)
 
         async def heed_stops() -> bool:
@@ -416,6 +416,7 @@ class Worker:
             Periodic("levels", 15.0, levels.count),
             Periodic("refusals", 1.0, levels.heed),
             Periodic("budgets", 60.0, budgets.look),
+            Periodic("heat", 5.0, budgets.look_at_heat),
             Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
@@ -519,6 +520,9 @@ class Worker:
             self._metrics.notices.labels(kind, outcome).inc(number)
         self._notices.counts.clear()
         return more
+
+    def _heed_heat(self, hot: Mapping[int, int]) -> None:
+        self._allocator.pairs.hot = hot
 
     async def _place_events(self) -> bool:
         placed = await events.place(self._db, limit=_PLACE_SLICE) or 0

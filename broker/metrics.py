@@ -188,6 +188,9 @@ class Metrics:
         self.numbers_over = _gauge(
             "numbers_over_budget", "Numbers over a budget of their app, by budget.", "app", "budget", most=True
         )
+        self.numbers_hot = _gauge(
+            "numbers_hot", "Numbers that carry as many calls an hour as their app lets them, or more.", "app", most=True
+        )
 
     def _make_events(self) -> None:
         self.events_placed = _counter("events_placed", "Events given their position in a feed.")

@@ -75,7 +75,7 @@ def _profile(command: Any) -> Any:
             click.option("--quarantine", "quarantine_s", type=int, help="Rest in seconds of a party on an X."),
             click.option("--cap", type=int, help="Most live lines on one X."),
             click.option("--policy", help="pack, sticky, avoid_sticky or spread."),
-            click.option("--heat", help="Calls an hour that one X may carry, or 'none'. Stored; not in force yet."),
+            click.option("--heat", help="Calls an hour that one X may carry while others carry less, or 'none'."),
             click.option(
                 "--recording/--no-recording",
                 default=None,

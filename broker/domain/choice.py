@@ -92,20 +92,24 @@ def choose(
     b: PartyView,
     b_key: int,
     heat: Sequence[int],
+    hot: int = 0,
 ) -> Choice | None:
     """Pick an X from ``usable``.
 
     ``prefix`` is the number of leading X numbers in use lately; ``heat[x]`` the lines X got lately; ``b_key`` names B
-    in A's history. Returns ``None`` if nothing is usable.
+    in A's history; ``hot`` are the X that carry as many calls as they may: taken only when there is nothing else, and
+    when a pair stays on its own X. Returns ``None`` if nothing is usable.
     """
     if not usable:
         return None
-    first_fit = _lowest(usable)
+    # Where the others are hot the pool needs as many X as first-fit would reach past them.
+    first_fit = _lowest(usable & ~hot or usable)
     last = _pairs_last(a, b_key)
     if policy is Policy.STICKY and last is not None and usable >> last & 1:
         return Choice(last, first_fit, "sticky:last")
     if policy is Policy.AVOID_STICKY and last is not None and usable & ~(1 << last):
         usable &= ~(1 << last)
+    usable = usable & ~hot or usable
     if policy is Policy.SPREAD:
         return Choice(min(_bits(usable), key=lambda x: (heat[x], x)), first_fit, "spread:coolest")
     inside = usable & ((1 << prefix) - 1)

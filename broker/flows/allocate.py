@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -114,6 +114,8 @@ class Allocator:
         #: Claims that may or may not have been committed, and were answered "not now": to be released when found.
         #: With each: until when (boottime) to look for it.
         self.abandoned: deque[tuple[float, ReleaseAsk]] = deque(maxlen=queue_limit)
+        #: X numbers by pool that carry as many calls as they may, as a bitmap: others are taken while there are some.
+        self.hot: Mapping[int, int] = {}
         self.batches = 0
         self.items = 0
         self.lost_rounds = 0
@@ -329,8 +331,9 @@ class Allocator:
             usable &= ~memory.full_mask(now)
         heat = memory.warmed(len(pool.numbers), now)
         choice = choose(
-            order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.other_key, heat=heat
-        )
+            order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.other_key, heat=heat,
+            hot=self.hot.get(pool.id, 0),
+        )  # fmt: skip
         if choice is not None:
             memory.prefix.note(choice.first_fit, now)
         return choice

@@ -75,6 +75,14 @@ async def counts(db: Database) -> dict[tuple[int, Over], int]:
     return {(row["app_id"], Over(row["why"])): row["many"] for row in rows}
 
 
+async def hot(db: Database) -> dict[int, int]:
+    """Return by pool the X that carry as many calls an hour as their app lets them, or more, as bitmaps."""
+    masks: dict[int, int] = {}
+    for row in await db.fetch(statements("budgets")["hot"]):
+        masks[row["pool_id"]] = masks.get(row["pool_id"], 0) | 1 << row["x_id"]
+    return masks
+
+
 async def complain(db: Database, app_id: int, number: str, reason: str | None) -> bool:
     """Enter a complaint about an app's number; False = it is none of them."""
     row = await db.fetchrow(statements("budgets")["complain"], app_id, number, reason)

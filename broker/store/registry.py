@@ -65,6 +65,8 @@ class App:
     #: Share of released lines that rest so many times longer.
     sample_share: float = 0.0
     sample_factor: int = 7
+    #: Calls an hour that one X may carry while others carry less.
+    heat: int | None = None
     #: Secrets that a push may be signed with: the current one, and the staged or the previous one. Ours use the first.
     accepted_secrets: tuple[str, ...] = field(default=(), repr=False)
     #: Whether pushes may be signed by X-WSSE, the networks they come from, and what a caller hears who reaches nobody.
@@ -260,6 +262,7 @@ def _app(row: asyncpg.Record, vault: Vault, tones: Mapping[str, str]) -> App:
         release_grace_s=row["release_grace_s"],
         sample_share=row["sample_share"],
         sample_factor=row["sample_factor"],
+        heat=row["heat"],
         accepted_secrets=secrets,
         push_wsse=row["push_wsse"],
         push_from=row["push_from"],

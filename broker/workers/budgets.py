@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -22,11 +22,18 @@ _NAMED_APPS: Final = 100
 class Budgets:
     """A walk over all X numbers that may be over a budget. Each instance makes it; what is done is done once."""
 
-    def __init__(self, db: Database, metrics: Metrics, registry: Callable[[], Registry]) -> None:
-        """Begin with the first X."""
+    def __init__(
+        self,
+        db: Database,
+        metrics: Metrics,
+        registry: Callable[[], Registry],
+        heed: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        """Begin with the first X. ``heed``: hears which X are hot, by pool."""
         self._db = db
         self._metrics = metrics
         self._registry = registry
+        self._heed = heed
         self._after: X = FIRST
 
     async def look(self) -> bool:
@@ -39,6 +46,17 @@ class Budgets:
             await budgets.forget(self._db)
             await self._show()
         return more
+
+    async def look_at_heat(self) -> bool:
+        """Learn which X carry as many calls as they may, where an app wants to know."""
+        registry = self._registry()
+        wanted = [app for app in registry.apps.values() if app.heat is not None]
+        hot = await budgets.hot(self._db) if wanted else {}
+        self._heed(hot)
+        for app in islice(wanted, _NAMED_APPS):
+            many = sum(hot.get(pool.id, 0).bit_count() for pool in registry.app_pools.get(app.id, ()))
+            self._metrics.numbers_hot.labels(app.name).set(many)
+        return False
 
     async def _show(self) -> None:
         counted = await budgets.counts(self._db)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from broker.clock import boottime
+from broker.domain.choice import Policy
+from broker.domain.phone import PhoneNumber
 from broker.errors import Invalid
+from broker.flows.allocate import Allocator
 from broker.flows.number_status import apply_number_status
 from broker.flows.operate import complaints, numbers
 from broker.flows.operate.fields import Closing, Complaint, NumberFilter, Numbers
+from broker.flows.order import BindOrder
 from broker.metrics import Metrics
+from broker.store import budgets
 from broker.workers.budgets import Budgets
 from tests.edge.rig import Edge, fee, fees, session_id
-from tests.store.pairs import A, B
+from tests.store.pairs import VAULT, A, B
+from tests.store.shop import LEASE_S
 from tests.store.test_operate import desk_of
 
 _TWO = "UPDATE app SET complaint_budget = 2, over_budget = 'freeze'"
@@ -33,7 +41,7 @@ async def _complain(edge: Edge, times: int = 1) -> dict[str, Any]:
 
 async def _look(edge: Edge) -> dict[str, Any]:
     """What an instance does each minute; how the first X stands then."""
-    assert not await Budgets(edge.shop.db, Metrics(), edge.registry).look()
+    assert not await Budgets(edge.shop.db, Metrics(), edge.registry, lambda _hot: None).look()
     rows = await numbers.every(desk_of(edge.shop), "shop", NumberFilter())
     return next(row for row in rows if row["number"] == edge.x())
 
@@ -135,6 +143,15 @@ async def test_the_platforms_word_is_above_a_budget(edge: Edge) -> None:
     assert (row["state"], row["closed_by"]) == ("frozen", "budget")
 
 
+async def test_many_instances_tell_once(edge: Edge) -> None:
+    """Whoever looks first does it; the others find it done."""
+    await edge.configure(_TWO)
+    for _ in range(3):
+        assert await budgets.complain(edge.shop.db, edge.shop.app_id, edge.x(), None)
+    await asyncio.gather(*(_look(edge) for _ in range(4)))
+    assert await _told(edge) == [("frozen", "budget", ["complaints"])]
+
+
 async def test_complaints_of_a_number_that_is_not_ours(edge: Edge) -> None:
     """Named; and nothing is entered."""
     with pytest.raises(Invalid):
@@ -162,6 +179,48 @@ async def test_calls_that_nobody_answers(edge: Edge) -> None:
     await edge.told("cdr", fees(*_calls(edge, 20, answered=True)))
     assert (await _look(edge))["over_budget"] is None
     assert await _told(edge) == [("open", "budget", ["answers"]), ("open", "budget", [])]
+
+
+async def _chosen(edge: Edge, policy: Policy = Policy.PACK) -> set[int]:
+    """The X that an instance chooses for the next pairs, knowing what it learns of heat."""
+    made = Allocator(edge.shop.db, VAULT, edge.registry, lease_s=LEASE_S, boottime=boottime)
+    await Budgets(edge.shop.db, Metrics(), edge.registry, lambda hot: setattr(made, "hot", hot)).look_at_heat()
+    found = set()
+    for number in range(3):
+        phones = [PhoneNumber(f"+86137000000{number}{side}") for side in (1, 2)]
+        order = BindOrder(
+            app=edge.registry().apps[edge.shop.app_id], caller_id=edge.shop.caller_id, a=phones[0], b=phones[1],
+            a_key=VAULT.party_key(phones[0].reveal()), b_key=VAULT.party_key(phones[1].reveal()),
+            pools=(edge.registry().pools[edge.shop.pool],), ttl_s=3600, direction="both", policy=policy,
+        )  # fmt: skip
+        choice = await made.pick(order)
+        assert choice is not None
+        found.add(choice.x)
+    return found
+
+
+@pytest.mark.parametrize("policy", [Policy.PACK, Policy.SPREAD])
+async def test_a_hot_number_is_passed_over_while_others_are_not(edge: Edge, policy: Policy) -> None:
+    """Twenty calls an hour are enough for an X; when all have them, or it is an hour later, it is taken as before."""
+    await edge.shop.test_clock()
+    await edge.configure("UPDATE app SET heat = 20")
+    await edge.pairs.active()
+    await edge.told("cdr", fees(*_calls(edge, 19, answered=True)))
+    assert await _chosen(edge, policy) == {0}
+    await edge.told("cdr", fees(*_calls(edge, 2, answered=True)))
+    assert await _chosen(edge, policy) == {1}
+    row = await _look(edge)
+    assert (row["calls_per_hour"], row["over_budget"]) == (pytest.approx(21, abs=0.5), None)
+    for x_id in (1, 2, 3):
+        await edge.shop.run(
+            "INSERT INTO x_use (pool_id, x_id, heat, calls, answered, as_of) VALUES ($1, $2, 30, 0, 0, broker_now())",
+            edge.shop.pool, x_id,
+        )  # fmt: skip
+    assert await _chosen(edge, policy) == {0}
+    await edge.shop.run("UPDATE x_use SET heat = 0 WHERE x_id = 2")
+    assert await _chosen(edge, policy) == {2}
+    await edge.shop.advance(3600)
+    assert await _chosen(edge, policy) == {0}
 
 
 async def test_nothing_is_counted_without_a_budget(edge: Edge) -> None:

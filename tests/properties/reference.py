@@ -43,6 +43,7 @@ class Scene:
     b_key: int
     heat: tuple[int, ...]
     prefix: int
+    hot: frozenset[int] = frozenset()
 
     def usable(self) -> set[int]:
         """The X numbers this pair may get."""
@@ -77,7 +78,7 @@ def answers(policy: Policy, scene: Scene) -> set[int]:
     lasts = scene.lasts()
     match policy:
         case Policy.SPREAD:
-            return {min(usable, key=lambda x: (scene.heat[x], x))}
+            return {min(usable - scene.hot or usable, key=lambda x: (scene.heat[x], x))}
         case Policy.PACK:
             return {_pack(scene, usable)}
         case Policy.STICKY:
@@ -89,6 +90,7 @@ def answers(policy: Policy, scene: Scene) -> set[int]:
 
 
 def _pack(scene: Scene, usable: set[int]) -> int:
+    usable = usable - scene.hot or usable
     inside = sorted(x for x in usable if x < scene.prefix)
     if not inside:
         return min(usable)

@@ -44,6 +44,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         b_key=draw(_PHONES),
         heat=tuple(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))),
         prefix=draw(st.integers(0, size + 2)),
+        hot=draw(st.frozensets(numbers)),
     )
 
 
@@ -57,6 +58,7 @@ def _asked(policy: Policy, scene: Scene) -> Choice | None:
         b=b,
         b_key=scene.b_key,
         heat=scene.heat,
+        hot=mask(scene.hot),
     )
 
 
@@ -78,16 +80,18 @@ def test_a_chosen_x_may_be_used(policy: Policy, scene: Scene) -> None:
     assert (choice is None) == (not usable)
     if choice is not None:
         assert choice.x in usable
-        assert choice.first_fit == min(usable)
+        assert choice.first_fit == min(usable - scene.hot or usable)
 
 
 @given(scenes())
 def test_pack_stays_inside_the_prefix(scene: Scene) -> None:
-    """Pack leaves the prefix only if nothing inside serves, and then takes the very next number."""
+    """Pack leaves the prefix only if nothing inside serves, and then takes the very next number that is not hot."""
     choice = _asked(Policy.PACK, scene)
     assume(choice is not None)
     assert choice is not None
-    if min(scene.usable()) < scene.prefix:
+    usable = scene.usable() - scene.hot or scene.usable()
+    assert choice.x in usable
+    if min(usable) < scene.prefix:
         assert choice.x < scene.prefix
     else:
         assert choice.x == choice.first_fit

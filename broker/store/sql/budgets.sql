@@ -21,6 +21,12 @@ SELECT p.app_id, w.why, count(*) AS many
 FROM over_budget AS o JOIN pool AS p ON p.id = o.pool_id CROSS JOIN LATERAL unnest(o.why) AS w (why)
 GROUP BY p.app_id, w.why;
 
+-- name: hot
+WITH dated AS MATERIALIZED (SELECT broker_now() AS at)
+SELECT u.pool_id, u.x_id
+FROM app AS a JOIN pool AS p ON p.app_id = a.id JOIN x_use AS u ON u.pool_id = p.id CROSS JOIN dated AS d
+WHERE a.heat IS NOT NULL AND faded(u.heat, u.as_of, d.at, '1 hour') >= a.heat;
+
 -- name: complain
 INSERT INTO complaint (app_id, number, at, reason)
 SELECT p.app_id, x.number, broker_now(), $3 FROM x_number AS x JOIN pool AS p ON p.id = x.pool_id

@@ -9,7 +9,7 @@ SELECT current_setting('max_locks_per_transaction')::integer * current_setting('
 -- name: apps
 SELECT id, name, mode, app_key, secret_sealed, next_secret_sealed, previous_secret_sealed, base_url, auth_scheme, rate,
        burst, default_ttl_s, max_ttl_s, quarantine_s, cap, policy, recording, sms, owner,
-       extension_digits, extensions_per_x, recreate, retention_days, requests_per_s, max_live_bindings, withdraw_after_s, release_grace_s, sample_share, sample_factor, state, state_reason,
+       extension_digits, extensions_per_x, recreate, retention_days, requests_per_s, max_live_bindings, withdraw_after_s, release_grace_s, sample_share, sample_factor, heat, state, state_reason,
        bind_rate, unbind_rate, modify_rate, query_rate, push_wsse, push_from, close_tone,
        shadow, shadow_changed_at,
        (SELECT count(*) FROM caller AS c WHERE c.app_id = app.id) AS callers,
