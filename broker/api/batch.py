@@ -6,7 +6,9 @@ Each item takes the path of a single request and has its own outcome; a bad one 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -90,7 +92,7 @@ async def batch_release(request: web.Request, services: Services, heard: Heard) 
         found = await _by_id(asked.ids, services, heard)
     else:
         found = await _by_order(asked.order_ids or [], services, heard)
-    outcomes = await _released(found, services, heard)
+    outcomes = await _released(found, services, heard, grace_s=asked.grace_s)
     heard.notes.update(items=len(outcomes), released=sum(isinstance(outcome, Binding) for outcome in outcomes))
     again = any(_worth_repeating(outcome) for outcome in outcomes)
     told = [_released_item(outcome, services, heard) for outcome in outcomes]
@@ -100,9 +102,11 @@ async def batch_release(request: web.Request, services: Services, heard: Heard) 
 async def release_order(request: web.Request, services: Services, heard: Heard) -> Reply:
     """``POST /v1/orders/{order_id}:release``: 200 once nobody is behind any X of the order, else 202."""
     order_id = parse.checked(parse.ListRequest, {"order_id": request.match_info["order_id"]}).order_id or ""
+    grace_s = parse.release_query(request).grace_s
     rows = await services.live_of_orders(heard.key.app.id, [order_id], _MOST_RELEASED)
     bindings = await _shown([(pool_id, row_id) for _, pool_id, row_id in rows], services)
-    outcomes = await _released([seen(binding, heard) for binding in bindings if binding is not None], services, heard)
+    known = [seen(binding, heard) for binding in bindings if binding is not None]
+    outcomes = await _released(known, services, heard, grace_s=grace_s)
     failed = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
     if failed is not None:
         raise failed  # a repeat finds what is left
@@ -201,10 +205,18 @@ async def _shown(rows: Sequence[tuple[int, UUID]], services: Services) -> list[B
 
 
 async def _released(
-    found: Sequence[Binding | NotFound], services: Services, heard: Heard
+    found: Sequence[Binding | NotFound], services: Services, heard: Heard, *, grace_s: int | None
 ) -> list[Binding | BaseException]:
+    grace_s = heard.key.app.release_grace_s if grace_s is None else grace_s
+    lines: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
+
     async def one(binding: Binding | NotFound) -> Binding | BaseException:
-        return binding if isinstance(binding, NotFound) else await end(binding, services, heard)
+        if isinstance(binding, NotFound):
+            return binding
+        # Those of a line one after the other: the last one's grace is the line's. Without it all go in one statement.
+        turn: AbstractAsyncContextManager[object] = lines[binding.line_id] if grace_s else nullcontext()
+        async with turn:
+            return await end(binding, services, heard, grace_s=grace_s)
 
     return list(await asyncio.gather(*(one(binding) for binding in found), return_exceptions=True))
 

@@ -281,7 +281,8 @@ BATCH_RELEASE = Operation(
     summary="Release up to 1,000 bindings or orders",
     description=(
         "With `ids` an outcome for each; with `order_ids` one for each live binding of each order in turn, and a 404"
-        " that names the order for one that has none. Bodies of up to 4 MiB."
+        " that names the order for one that has none. With `grace_s` each line outlives its last binding for so long."
+        " Bodies of up to 4 MiB."
     ),
     request=parse.BatchReleaseRequest,
     example={"ids": ["bnd_06f3ls2c9t7qv0e8k1m4p5r6a2b3c4d5", "bnd_00000000000000000000000000000000"]},
@@ -300,8 +301,11 @@ RELEASE_ORDER = Operation(
     id="releaseOrder",
     tag="bindings",
     summary="Release all live bindings of an order",
-    description="200 when nobody is behind any X of it any more; an order that has none is a 200 with an empty list.",
-    parameters=_WAITING,
+    description=(
+        "200 when nobody is behind any X of it any more; an order that has none is a 200 with an empty list. With"
+        " `grace_s` it has ended at once (200), and its X go on to connect its parties for that long."
+    ),
+    parameters=("grace_s", *_WAITING),
     answers={
         200: Answer("It has ended.", answers.Bindings, _REPLAYED, {"items": [_RELEASED]}),
         202: Answer("It is being ended.", answers.Bindings, _REPLAYED, {"items": [_ACTIVE | {"state": "releasing"}]}),

@@ -309,6 +309,33 @@ async def test_an_order_is_released_whole(client: Client, other: Tenant) -> None
     assert (await client.ask("POST", path)).body == {"items": []}
 
 
+@pytest.mark.parametrize("way", ["ids", "order_ids", "order"])
+async def test_many_released_with_grace(client: Client, way: str) -> None:
+    """All have ended at once; each line goes on to connect until its grace ends, also one that several share."""
+    order, pairs = uuid.uuid4().hex, [(phone(), phone()) for _ in range(2)]
+    made = [(await client.bind(a=a, b=b, order_id=order)).body for a, b in (*pairs, pairs[0], pairs[0])]
+    assert len({one["line"] for one in made}) == 2
+    if way == "order":
+        answer = await client.ask("POST", f"/v1/orders/{order}:release?grace_s=600")
+        shown = answer.body["items"]
+    else:
+        named = {"ids": [one["id"] for one in made], "order_ids": [order]}
+        answer = await client.ask("POST", _RELEASE, {way: named[way], "grace_s": 600})
+        shown = [item["binding"] for item in answer.body["items"]]
+    assert (answer.status, [one["state"] for one in shown]) == (200, ["released"] * 4)
+    for a, b in pairs:
+        (held,) = await client.platform_of(a)
+        assert held["x"] == (again := (await client.bind(a=a, b=b)).body)["x"]
+        assert again["line"] in {one["line"] for one in made}
+
+
+async def test_a_grace_too_long_is_refused(client: Client) -> None:
+    """By every way to release."""
+    batch = await client.ask("POST", _RELEASE, {"ids": ["x"], "grace_s": 86_401})
+    order = await client.ask("POST", "/v1/orders/x:release?grace_s=-1")
+    assert (batch.pointers(), order.pointers()) == ({"/grace_s"}, {"/grace_s"})
+
+
 async def test_an_order_not_yet_released_is_202(client: Client) -> None:
     """When the platform is slow the order's release is 202 with what is still releasing."""
     order = uuid.uuid4().hex

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from broker.api.parse.fields import OrderId
+from broker.api.parse.fields import GraceSeconds, OrderId
 
 _BATCH_ITEMS = 1000
 
@@ -38,5 +38,6 @@ class BatchReleaseRequest(BaseModel):
         ]
         | None
     ) = None
+    grace_s: GraceSeconds | None = None
 
     _either = model_validator(mode="before")(_one_of_two)

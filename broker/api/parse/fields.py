@@ -124,6 +124,14 @@ Extension = Annotated[
     ),
 ]
 OrderId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(storable)]
+GraceSeconds = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=86_400,
+        description="Seconds that X goes on to connect the two after the order has ended; absent: as the app says.",
+    ),
+]
 ToneName = Annotated[
     str,
     Field(min_length=1, max_length=128, description="A voice file that the platform has approved for the app."),

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.api.parse.body import checked, pointer
-from broker.api.parse.fields import OrderId, Phone
+from broker.api.parse.fields import GraceSeconds, OrderId, Phone
 from broker.errors import FieldError, Invalid
 
 
@@ -31,11 +31,11 @@ class SearchRequest(ListRequest):
 
 
 class ReleaseQuery(BaseModel):
-    """Parameters of ``DELETE /v1/bindings/{id}``."""
+    """Parameters of ``DELETE /v1/bindings/{id}`` and ``POST /v1/orders/{order_id}:release``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    grace_s: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    grace_s: GraceSeconds | None = None
 
 
 def query_of(request: web.Request, *, plus: frozenset[str] = frozenset()) -> dict[str, Any]:
