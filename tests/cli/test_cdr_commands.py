@@ -67,6 +67,37 @@ async def test_what_was_not_pushed_is_entered_once(service: Service, tmp_path: P
         assert len(told) == 7
 
 
+def test_a_file_in_another_encoding(service: Service, tmp_path: Path) -> None:
+    """As the console writes it, GB18030 or UTF-8 with its mark; what is not of it is named, and nothing entered."""
+    file, records = tmp_path / "export.csv", [fee(session_id(), bindNum="+8617010000001") for _ in range(3)]
+    lines = [f"{one['icid']},{one['sessionId']},{one['callEndTime']},正常" for one in records]
+    text = "\n".join(["话单标识,sessionId,callEndTime,说明", *lines, lines[0]])
+    command = ("cdr", "import", str(file), "--app", "demo-axb", "--column", "话单标识=icid")
+    for mark, written, named in (("", "gb18030", "gb18030"), ("\ufeff", "utf-8", "utf-8"), ("\ufeff", "utf-8", "gbk")):
+        file.write_bytes((mark + text).encode(written))
+        seen = ask(service, *command, "--encoding", named, "--dry-run")
+        assert (seen["new"], seen["known"], seen["unreadable"]) == (3, 1, 0)
+    file.write_bytes(text.encode("gb18030"))
+    assert "Line 1 is not utf-8 (byte 1)" in ask(service, *command, code=1)
+    file.write_bytes(text.encode() + b"\n" + lines[1].encode("gbk"))
+    refused = plain(service, *command)
+    assert (refused.returncode, "Line 6 is not utf-8" in refused.stderr) == (1, True)
+    assert "--encoding gb18030" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    file.write_bytes(text.encode())
+    assert ask(service, *command)["new"] == 3
+
+
+def test_a_dry_run_counts_as_the_import_does(service: Service, tmp_path: Path) -> None:
+    """A record that is twice in a file is new once, however far apart the two are."""
+    records = [fee(session_id(), bindNum="+8617010000001") for _ in range(300)]
+    file = tmp_path / "twice.ndjson"
+    file.write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in (*records, *records[:50])))
+    command = ("cdr", "import", str(file), "--app", "demo-axb")
+    told = [ask(service, *command, *options) for options in (("--dry-run",), ("--dry-run",), ())]
+    assert [(one["new"], one["known"]) for one in told] == [(300, 50)] * 3
+
+
 def test_what_is_too_old_or_no_file(service: Service, tmp_path: Path) -> None:
     """Nothing is entered that would be thrown away, and mistakes are sentences."""
     old = tmp_path / "old.ndjson"
