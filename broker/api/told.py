@@ -126,8 +126,7 @@ async def _page(
     )
     may_see = "reveal" in heard.key.scopes
     if may_see and rows:
-        subject = f"{table}: {len(rows)} rows from {rows[-1]['at']} to {rows[0]['at']}"
-        await told.audit(services.reach.db, who_is(heard.key), app_id, subject)
+        await told.audit(services.reach.db, who_is(heard.key), app_id, table, rows)
     items = []
     for row in rows:
         opened = Opened(table, row, vault, may_see=may_see)

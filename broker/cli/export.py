@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from broker.cli.desk import the_app, with_app, with_state_dir, work
+from broker.cli.desk import the_app, who, with_app, with_state_dir, work
 
 _TABLES = {"calls": "call", "cdrs": "cdr", "sms": "sms"}
 
@@ -31,17 +32,21 @@ _TABLES = {"calls": "call", "cdrs": "cdr", "sms": "sms"}
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write (default: standard output)."
 )
+@click.option("--reveal", is_flag=True, help="With the real numbers and the texts; who got them is noted.")
 @with_app
 @with_state_dir
-def export(what: str, form: Any, out: Path | None, app: str | None, state_dir: str | None, **asked: Any) -> None:
+def export(
+    what: str, form: Any, out: Path | None, reveal: bool, app: str | None, state_dir: str | None, **asked: Any
+) -> None:
     r"""Write calls, call detail records or short messages of an app to a file, newest first. Phones are masked.
 
-    The file has another name until it is whole.
+    The file has another name until it is whole; with `--reveal` only you may read it.
 
     \b
     Examples:
       broker export cdrs --since 2026-11-01T00:00:00Z --out november.csv
       broker export calls --format ndjson | jq .state
+      broker export sms --order order-1 --reveal --out sms.csv
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -57,12 +62,12 @@ def export(what: str, form: Any, out: Path | None, app: str | None, state_dir: s
     async def job(desk: Any) -> int:
         filters, named, count = read(ExportFilter, asked), await the_app(desk, app), 0
         with ExitStack() as exits:
-            file = exits.enter_context(draft.open("wb")) if draft is not None else sys.stdout.buffer
+            file = exits.enter_context(_opened(draft, reveal=reveal)) if draft is not None else sys.stdout.buffer
             quiet = not sys.stderr.isatty()
             bar = exits.enter_context(Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet))
             task = bar.add_task("", total=None)
             file.write(tabular.head(table, form))
-            async for items in flow.everything(desk, named, table, filters):
+            async for items in flow.everything(desk, named, table, filters, reveal_to=who() if reveal else None):
                 file.write(tabular.lines(table, form, items))
                 count += len(items)
                 bar.update(task, completed=count)
@@ -76,3 +81,10 @@ def export(what: str, form: Any, out: Path | None, app: str | None, state_dir: s
     if draft is not None and out is not None:
         draft.replace(out)
         click.echo(f"{count:,} {what} in {out}", err=True)
+
+
+def _opened(draft: Path, *, reveal: bool) -> BinaryIO:
+    """Open the file anew; nobody else reads one with real numbers."""
+    if reveal:
+        draft.unlink(missing_ok=True)
+    return os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if reveal else 0o666), "wb")

@@ -71,8 +71,9 @@ async def recording(db: Database, app_id: int, cdr_id: UUID) -> tuple[str | None
     return (row["record_name"], row["record_domain"]) if row is not None else None
 
 
-async def audit(db: Database, who: str, app_id: int, subject: str) -> None:
-    """Note that somebody is about to see numbers in clear; ``subject`` says which rows."""
+async def audit(db: Database, who: str, app_id: int, table: Table, rows: Sequence[Row]) -> None:
+    """Note that somebody is about to see a page of rows, newest first, with their numbers in clear."""
+    subject = f"{table}: {len(rows)} rows from {rows[-1]['at']} to {rows[0]['at']}"
     await db.fetch(statements("told")["audit"], who, app_id, subject)
 
 

@@ -187,3 +187,31 @@ async def test_everything_at_once(service: Service, client: Client, tmp_path: Pa
     written = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [line for line in written if line["bindings"] == bound["id"]] == lines
     assert f"{len(written):,} cdrs" in ended.stderr
+    assert bound["caller"] not in out.read_text()
+
+
+async def test_an_operators_export_in_clear_is_noted(service: Service, client: Client, tmp_path: Path) -> None:
+    """Who gets numbers and texts is in the audit before, and the file is for nobody else to read."""
+    bound = await _bound(client)
+    sent = message(bound["x"], bound["caller"], smsContent="on my way", userData=bound["mark"])
+    await _push(service, client, "sms", sent)
+
+    async def told() -> bool:
+        return bool(await _items(client, "sms", binding_id=bound["id"]))
+
+    await eventually(told, "the message is told")
+    out = tmp_path / "sms.ndjson"
+    out.with_name("sms.ndjson.part").write_text("left behind")
+    noted = "SELECT who FROM audit WHERE what = 'reveal' AND subject LIKE 'sms: %'"
+    before = len(await rows(service, noted))
+    arguments = ("export", "sms", "--app", "demo-axb", "--x", bound["x"], "--format", "ndjson", "--out", str(out))
+    for reveal in ((), ("--reveal",)):
+        await asyncio.to_thread(
+            subprocess.run, command(*arguments, *reveal, "--state-dir", str(service.folder)), env=environment(),
+            capture_output=True, timeout=60, check=True,
+        )  # fmt: skip
+        (line,) = [one for one in map(orjson.loads, out.read_bytes().splitlines()) if one["bindings"] == [bound["id"]]]
+        assert (line["sender"] == bound["caller"], line["content"] == "on my way") == (bool(reveal), bool(reveal))
+        assert len(await rows(service, noted)) == before + len(reveal)
+    assert "@" in (await rows(service, noted))[-1]["who"]
+    assert out.stat().st_mode & 0o077 == 0
