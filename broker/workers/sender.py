@@ -268,8 +268,10 @@ class Sender:
     ) -> Answer:  # fmt: skip
         """Send once what nobody repeats for us: it waits for its turn until ``deadline`` (boottime), and has no row.
 
-        ``effect``: it changes something there, so it is withheld from an app that is about to go into shadow.
+        Refused for our clock alone it is signed and sent once more. ``effect``: it changes something there, so it is
+        withheld from an app that is about to go into shadow.
         """
+        skew_fixed = False
         while True:
             if not self._fresh():
                 await asyncio.sleep(min(_STALE_LOOK_S, max(deadline - boottime(), 0.0)))
@@ -282,7 +284,10 @@ class Sender:
                     if time.monotonic() > use_by or left_s <= 0:
                         return Answer(Verdict.WITHHELD, detail="the slot has passed")
                     answer = await send(route.platform, self._count(route, use_by, effect=effect), left_s)
-                    return await self._took(route, "query", answer)
+                    await self._took(route, "query", answer)
+                    if answer.verdict is not Verdict.CLOCK_SKEW or answer.date_skew_s is None or skew_fixed:
+                        return answer
+                    skew_fixed = True  # the clock has been corrected
             except TimeoutError:
                 return Answer(Verdict.WITHHELD, detail="no turn in time")
             except LaneShut:

@@ -106,6 +106,34 @@ async def test_a_shut_lane_asks_nothing(seeded: str, emu: Emulated) -> None:
         assert len(fake.asked) == 2
 
 
+class _Off(_Talking):
+    """Refuses our clock until it was set right, or for ever."""
+
+    def __init__(self, *, for_ever: bool) -> None:
+        super().__init__(Answer(Verdict.CLOCK_SKEW, 401, "1010013", date_skew_s=3600.0))
+        self.for_ever = for_ever
+        self.offsets: list[float] = []
+
+    def set_clock_offset(self, seconds: float) -> None:
+        """Take it."""
+        self.offsets.append(seconds)
+        if not self.for_ever:
+            self.answer = Answer(Verdict.DONE, 200, "0")
+
+
+async def test_signed_once_more_when_the_clock_was_wrong(seeded: str, emu: Emulated) -> None:
+    """The clock is set right and the question sent again, within the limit as any; no more often than once."""
+    fake = _Off(for_ever=False)
+    async with _at(seeded, emu, fake) as (asking, key, one):
+        await asking.stop_call(key, SESSION, deadline=boottime() + 5.0)
+        assert (fake.asked, fake.offsets, one.sender.sent) == ([SESSION] * 2, [3600.0], 2)
+    fake = _Off(for_ever=True)
+    async with _at(seeded, emu, fake) as (asking, key, one):
+        with pytest.raises(Unavailable):
+            await asking.stop_call(key, SESSION, deadline=boottime() + 5.0)
+        assert (len(fake.asked), one.sender.sent) == (2, 2)
+
+
 async def test_it_waits_for_its_turn_only_as_long_as_it_may(database_url: str, emu: Emulated) -> None:
     """Behind the app's limit a question that would come too late is given up unsent, and costs no one else a turn."""
     db = Database(database_url, connections=2, timeout_s=5)
