@@ -103,7 +103,7 @@ async def test_a_record_names_its_recording(service: Service, client: Client) ->
 
     ids = {bool(cdr["recording"]): cdr["id"] for cdr in await eventually(both, "both records are told")}
     (row,) = await rows(service, "SELECT id FROM app WHERE name = 'demo-axb'")
-    key = await add_key(service, row["id"], "listener", ("read", "reveal"))
+    key = await add_key(service, row["id"], "listener-of-records", ("read", "reveal"))
     await settled_config(service, client, key)
     gone = await client.ask("GET", f"/v1/recordings?cdr_id={ids[True]}", key=key)
     gone.problem(410, "recording_gone")
