@@ -32,9 +32,13 @@ _LONGEST_HEAD = 8 * 1024
 _UNUSUAL = re.compile(
     rb"\r\n(?:transfer-encoding|expect|upgrade|content-encoding|connection:(?! *keep-alive\r\n))", re.IGNORECASE
 )
-_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
+#: A length that is written in another way is found, too, but has no digits here: then only the framework knows it.
+_LENGTH = re.compile(rb"\r\ncontent-length(?:: *([0-9]{1,7})(?=\r\n))?", re.IGNORECASE)
 _WITHIN = re.compile(rb"\r\nrequest-timeout: *([^\r]*)\r\n", re.IGNORECASE)
 _NAMED = re.compile(rb"\r\nx-request-id: *([^\r]*)\r\n", re.IGNORECASE)
+
+#: Who does not take its answers for so long is cut off.
+_SLOW_S = 10.0
 
 Answer = Callable[[Whole], Awaitable[bytes]]
 
@@ -145,15 +149,29 @@ class Guarded(RequestHandler):
             if self.transport is None:
                 return False
             self.transport.write(answer)
-            return True
+            return await self.has_read()
         finally:
             self._request_in_progress = False
             if self._handler_waiter is not None:
                 self._handler_waiter.set_result(None)
 
+    async def has_read(self) -> bool:
+        """Wait until the client has taken its answers: nothing more of it is begun before that; False = it is gone."""
+        if self.writing_paused:
+            try:
+                async with asyncio.timeout(_SLOW_S):
+                    await self._drain_helper()
+            except ConnectionError:
+                return False
+            except TimeoutError:
+                cast("asyncio.Transport", self.transport).abort()
+                return False
+        return self.transport is not None
+
     @property
     def _idle(self) -> bool:
-        return self._waiter is not None and not self._waiter.done() and self._open
+        # Answers that the client has not read are written by the connection's task, which waits for them to leave.
+        return self._waiter is not None and not self._waiter.done() and self._open and not self.writing_paused
 
     @property
     def _open(self) -> bool:
@@ -180,7 +198,7 @@ def complete(data: bytes) -> bool:
     if end < 0 or _UNUSUAL.search(data, 0, end + 2) is not None:
         return False
     lengths = _LENGTH.findall(data, 0, end + 2)
-    return len(lengths) <= 1 and len(data) == end + 4 + sum(map(int, lengths))
+    return len(lengths) <= 1 and all(lengths) and len(data) == end + 4 + sum(map(int, lengths))
 
 
 def _line(route: Route) -> str:

@@ -102,10 +102,12 @@ class EdgeProtocol(Protocol):
 
     async def _respond(self, push: Push) -> None:
         answer = await self._taker(push)
+        if self.transport is not None:
+            self._transport.write(bytes(answer))
+        there = await self.has_read()
         self._taking = None
-        if self.transport is None:
+        if not there:
             return
-        self._transport.write(bytes(answer))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._begun:
             data, self._begun = self._begun, b""

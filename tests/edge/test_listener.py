@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+from aiohttp import web
 from multidict import CIMultiDict
 
-from broker.edge.push import begun, whole
+from broker.edge.listener import EdgeRunner
+from broker.edge.push import Answer, Push, begun, whole
 from tests.edge.rig import SECRET, Edge, event, headers, session_id
 from tests.edge.strategies import as_bytes
 
@@ -111,3 +114,42 @@ async def test_a_body_that_takes_its_time(edge: Edge, wire: Streams, monkeypatch
     assert await _status(wire) == 200
     await edge.settled()
     assert await edge.inbox() == {("event", "done"): 1}
+
+
+async def test_who_does_not_read_its_answers_is_not_read_from() -> None:
+    """Its next push is taken when it has read; others' are taken meanwhile."""
+    loop, room, taken = asyncio.get_running_loop(), 65_536, 0
+    answer = Answer(200, b"x" * 1_000_000)
+
+    async def take(_push: Push) -> Answer:
+        nonlocal taken
+        taken += 1
+        return answer
+
+    runner = EdgeRunner(web.Application(), take=take, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.socket() as listening, socket.socket() as deaf:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        deaf.setblocking(False)  # noqa: FBT003 - as sockets have it
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        await web.SockSite(runner, listening).start()
+        async with asyncio.timeout(30):
+            await loop.sock_connect(deaf, listening.getsockname())
+            await loop.sock_sendall(deaf, _push(session_id()))
+            while not taken:  # noqa: ASYNC110 - the server's own doing
+                await asyncio.sleep(0)
+            await loop.sock_sendall(deaf, _push(session_id()))
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(_push(session_id()))
+            await reader.readexactly(len(bytes(answer)))
+            assert taken == 2
+            unread = 2 * len(bytes(answer))
+            while unread:
+                came = await loop.sock_recv(deaf, room)
+                assert came
+                unread -= len(came)
+            assert taken == 3
+            writer.close()
+        await runner.cleanup()
