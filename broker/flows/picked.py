@@ -145,7 +145,7 @@ class Unpicked:
         row = claim.pool_id, claim.binding_id
         try:
             found = (await bindings.show(self._db, self._vault, [row])).get(row)
-        except DatabaseAway:
+        except (DatabaseAway, asyncio.CancelledError):
             self._abandon(claim)
             raise
         if found is None:

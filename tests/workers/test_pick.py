@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import asyncpg
 import pytest
 
+from broker.clock import boottime
 from broker.domain.options import CallOptions
 from broker.errors import Conflict, PoolExhausted
 from broker.flows.calls import Active, Failed
 from broker.flows.picked import Unpicked
 from broker.platform.protocol import Answer, BindLine, Verdict
+from broker.store.database import Database
 from tests.emulator.support import Emulated
 from tests.workers.axyb import GONE, LOST, X1, X2, X3, FakeAxyb, axyb, bind_a, order_of, unpicked
 from tests.workers.rig import Instance, eventually, forget_lease
@@ -287,3 +292,28 @@ async def test_an_x_that_our_books_have_still(seeded: str, emu: Emulated) -> Non
         seats = await one.rows("SELECT seat FROM line ORDER BY seat")
         assert [row["seat"] for row in seats] == [0, 1]
         assert (await one.release(first)).state == (await one.release(second)).state == "released"
+
+
+async def test_a_claim_that_is_looked_for_is_not_forgotten(seeded: str, emu: Emulated) -> None:
+    """The request's time ends while a claim without an answer is looked for: should it turn up, it is released."""
+    async with axyb(seeded, emu, FakeAxyb(X1)) as one:
+        hasty = Database(seeded, connections=2, timeout_s=0.5)
+        await hasty.open()
+        claims = Unpicked(hasty, one.vault, lease_s=one.timing.lease_s, boottime=boottime)
+        blocker = await asyncpg.connect(seeded)
+        try:
+            async with blocker.transaction():
+                await blocker.execute("LOCK TABLE line, binding IN ACCESS EXCLUSIVE MODE")
+                asked = asyncio.create_task(claims.allocate(order_of(one, A), within_s=30))
+
+                async def unanswered() -> bool:
+                    return hasty.away == 1
+
+                await eventually(unanswered)
+                asked.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asked
+                assert len(claims.abandoned) == 1
+        finally:
+            await blocker.close()
+            await hasty.close()
