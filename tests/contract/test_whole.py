@@ -8,23 +8,26 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from tests.contract.service import LIMIT_S, Client, phone, raw_request
+from tests.contract.service import LIMIT_S, Client, Tenant, phone, raw_request
 
 #: A field without a blank is left to the framework.
 _FRAMEWORK = b"X-Odd:yes"
 
 
-def _request(key: str, body: bytes, *headers: bytes) -> bytes:
-    authorization = b"Authorization: Bearer " + key.encode()
+def _request(key: str, body: bytes, *headers: bytes, authorization: bytes = b"") -> bytes:
+    authorization = authorization or b"Authorization: Bearer " + key.encode()
     length = b"Content-Length: %d" % len(body)
     return b"\r\n".join([b"POST /v1/bindings HTTP/1.1", b"Host: x", authorization, *headers, length, b"", body])
 
 
-async def _both(client: Client, body: bytes, *headers: bytes, key: str | None = None) -> list[tuple[int, object]]:
+async def _both(
+    client: Client, body: bytes, *headers: bytes, authorization: bytes = b"", keyed: bool = False
+) -> list[tuple[int, object]]:
     """Return status, names of headers and members of the body, as both ways have it."""
     answers: list[tuple[int, object]] = []
     for more in ((), (_FRAMEWORK,)):
-        request = _request(client.service.key if key is None else key, body, *headers, *more)
+        key = [b"Idempotency-Key: " + phone().encode()] if keyed else []
+        request = _request(client.service.key, body, *headers, *key, *more, authorization=authorization)
         status, fields, said = await raw_request(client.service, request)
         # Only the framework names itself: that tells the ways apart.
         assert ("server" in fields) is bool(more), fields
@@ -59,11 +62,76 @@ async def test_both_ways_answer_alike(client: Client, body: bytes | None, header
     assert short[0] == status
 
 
-async def test_who_has_no_key_is_told_so_alike(client: Client) -> None:
-    """An unknown key, with the challenge."""
-    short, long = await _both(client, b"{}", key="bbk_unknown")
+_PAIR = b'"a":"+8613900000001","b":"+8613900000002"'
+
+
+#: What is no JSON, or hardly, and what is said to it.
+_ODD_BODIES = [
+    (b"null", 422),
+    (b"7", 422),
+    (b'"' + b"x" * 20 + b'"', 422),
+    (b" \r\n{}\t", 422),
+    (b"\xef\xbb\xbf{}", 400),
+    (b"{} {}", 400),
+    (b"{" + _PAIR + b",}", 400),
+    (b"{'a':1}", 400),
+    (b"// a\n{}", 400),
+    (b"{" + _PAIR + b',"ttl_s":NaN}', 400),
+    (b"{" + _PAIR + b',"ttl_s":-Infinity}', 400),
+    (b"{" + _PAIR + b',"ttl_s":1e999}', 422),
+    (b"{" + _PAIR + b',"ttl_s":060}', 400),
+    (b"{" + _PAIR + b',"ttl_s":3600.0}', 422),
+    (b"{" + _PAIR + b',"ttl_s":true}', 422),
+    (b"{" + _PAIR + b',"ttl_s":' + b"9" * 40 + b"}", 422),
+    (b"{" + _PAIR + b',"ttl_s":' + b"9" * 6_000 + b"}", 400),
+    (b"{" + _PAIR + b',"user_data":"\xff"}', 400),
+    (b"{" + _PAIR + b',"user_data":"\xed\xa0\x80"}', 400),
+    (b"{" + _PAIR + b',"user_data":"\\ud800"}', 400),
+    (b"{" + _PAIR + b',"user_data":"\\u0000"}', 422),
+    (b"{" + _PAIR + b',"user_data":"a\x00b"}', 400),
+    (b"{" + _PAIR + b',"metadata":{"n":' + b"9" * 40 + b"}}", 422),
+    (b"{" + _PAIR + b',"metadata":{"n":1e999}}', 422),
+    (b"{" + _PAIR + b',"metadata":' + b'{"n":' * 300 + b"1" + b"}" * 301, 400),
+    (b"[" * 30_000, 400),
+    (b'{"a":' * 4_000, 400),
+    (b'{"a":"+8613900000001","a":"+8613900000002","b":"+8613900000002"}', 422),
+    (b'{"+8613900000001":1,"":2,"a/b~c":3}', 422),
+    (b"{" + b",".join(b'"f%d":1' % number for number in range(2_000)) + b"}", 422),
+    (b"\x00" * 10, 400),
+]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_both_ways_read_bodies_alike(client: Client, *, keyed: bool) -> None:
+    """With a key, too, for which the body is hashed before anything else looks at it."""
+    for body, status in _ODD_BODIES:
+        short, long = await _both(client, body, keyed=keyed)
+        assert short == long, body[:80]
+        assert short[0] == status, (body[:80], short)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "whose", "status"),
+    [
+        ("Bearer {}", "main", 409),
+        ("bearer {}", "binder", 409),
+        ("BEARER   {}", "binder", 409),
+        ("Bearer {}", "reader", 403),
+        ("Bearer {}", "nothing", 403),
+        ("Bearer {}x", "main", 401),
+        ("Bearer {} x", "main", 401),
+        ("Basic {}", "main", 401),
+        ("Bearer", "main", 401),
+        ("{}", "main", 401),
+        ("Bearer bbk_unknown", "main", 401),
+    ],
+)
+async def test_both_ways_let_the_same_in(client: Client, other: Tenant, scheme: str, whose: str, status: int) -> None:
+    """Who may bind, in the caller's own app, which has no pool."""
+    authorization = b"Authorization: " + scheme.format(other.keys[whose]).encode()
+    short, long = await _both(client, orjson.dumps({"a": phone(), "b": phone()}), authorization=authorization)
     assert short == long
-    assert short[0] == 401
+    assert short[0] == status
 
 
 async def test_a_key_holds_across_both_ways(client: Client) -> None:
