@@ -119,6 +119,10 @@ class Guarded(RequestHandler):
                 return
         super().data_received(data)
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - as aiohttp calls it
+        """Answer what is under way and end; aiohttp waits so long for the handler, and once more for the connection."""
+        await super().shutdown(timeout and timeout / 2)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count nothing of it any longer."""
         super().connection_lost(exc)

@@ -76,8 +76,8 @@ class EdgeProtocol(Protocol):
         """Answer what was taken before the connection ends."""
         self._force_close = True
         if self._taking is not None:
-            await asyncio.wait((self._taking,), timeout=timeout)
-        await super().shutdown(timeout)
+            await asyncio.wait((self._taking,), timeout=timeout and timeout / 2)
+        await super().shutdown(timeout and timeout / 2)
 
     @property
     def _transport(self) -> asyncio.Transport:

@@ -129,11 +129,13 @@ async def _hang(_request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def _served(door: Door, handler: Handler = _hang, *, room: int = 4096) -> AsyncIterator[Runner]:
+async def _served(
+    door: Door, handler: Handler = _hang, *, room: int = 4096, patience_s: float = 0.1
+) -> AsyncIterator[Runner]:
     """A server behind the door; ``room`` bytes wait in the kernel for who does not read."""
     app = web.Application()
     app.router.add_post("/v1/bindings", handler)
-    runner = Runner(app, door=door, access_log=None, shutdown_timeout=0.1)
+    runner = Runner(app, door=door, access_log=None, shutdown_timeout=patience_s)
     await runner.setup()
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
@@ -232,6 +234,26 @@ async def test_who_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.get_running_loop().sock_sendall(deaf, _WHOLE)
             await _until(lambda: len(binds.bodies) == 1)
             await _until(lambda: runner.server is not None and not runner.server.connections)
+
+
+@pytest.mark.parametrize("whole_", [True, False])
+async def test_who_takes_nothing_does_not_hold_up_the_end(*, whole_: bool) -> None:
+    """It is waited for as long as a shutdown waits, and not twice as long."""
+    loop, binds, came = asyncio.get_running_loop(), _Binds(b"x" * 10_000_000), asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.Response:
+        came.set()
+        return web.Response(body=binds.answer)
+
+    calm = Gate(lambda: 0.0, longest_wait_s=1.0, most=100)
+    door = Door(calm, Metrics(), ROUTES, Limits(), binds if whole_ else None)
+    async with _served(door, answer, patience_s=2.0) as runner:
+        with await _connected(runner, 4096) as deaf:
+            await loop.sock_sendall(deaf, _WHOLE)
+            await _until(lambda: bool(binds.bodies) or came.is_set())
+            begun = loop.time()
+            await runner.cleanup()
+            assert loop.time() - begun < 3.8
 
 
 async def test_who_is_turned_away_and_does_not_read_costs_no_memory(gate: Gate) -> None:
