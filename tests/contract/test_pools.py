@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.contract.service import Client, Json, Tenant, client_of, eventually, memory, phone, up
+from tests.contract.service import Client, Json, Tenant, client_of, eventually, memory, phone, rows, up
 from tests.pg import state_folder
 
 _MEMBERS = {
     "name", "area_code", "state", "numbers", "open", "cap", "live", "resting", "headroom", "x_in_use", "x_needed",
     "refusals", "sample", "exposure", "as_of",
 }  # fmt: skip
+_HOT = """
+WITH app_of AS (UPDATE app SET heat = 20 WHERE name = 'demo-axb' RETURNING id)
+INSERT INTO x_use (pool_id, x_id, heat, calls, answered, as_of)
+SELECT x.pool_id, x.x_id, 1000, 0, 0, broker_now() FROM x_number AS x CROSS JOIN app_of WHERE x.number = $1
+"""
 
 
 async def test_figures_of_a_pool() -> None:
-    """Live lines, resting pairs, headroom, X* beside X in use and refusals, in a broker of our own."""
+    """Live lines, resting pairs, headroom, X* beside X in use and refusals, in a broker of our own; told, too."""
     with state_folder(memory()) as folder, up(folder, "--workers", "1") as service:
         async with client_of(service) as client:
             a = phone()
@@ -37,6 +42,27 @@ async def test_figures_of_a_pool() -> None:
             assert (shenzhen["live"], shenzhen["resting"], shenzhen["x_needed"], shenzhen["refusals"]) == (0, 0, 0, {})
             again = (await client.ask("GET", "/v1/pools/beijing")).body
             assert again == beijing  # counted seldom: as_of says when
+            await _refusals_are_told(client)
+            await _heat_is_heeded(client)
+
+
+async def _refusals_are_told(client: Client) -> None:
+    async def told() -> list[Json]:
+        return list((await client.ask("GET", "/v1/events?types=pool.exhausted")).body["items"])
+
+    (event,) = await eventually(told, "the refusal is told")
+    assert (event["subject"], event["data"]["pool"], event["data"]["reason"]) == (None, "beijing", "a_busy")
+
+
+async def _heat_is_heeded(client: Client) -> None:
+    first = (await client.bind(pool="shenzhen")).body["x"]
+    assert (await client.bind(pool="shenzhen")).body["x"] == first
+    await rows(client.service, _HOT, first)
+
+    async def elsewhere() -> bool:
+        return bool((await client.bind(pool="shenzhen")).body["x"] != first)
+
+    await eventually(elsewhere, "a hot number is passed over")
 
 
 async def test_figures_are_counted_anew(client: Client) -> None:

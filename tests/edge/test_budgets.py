@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from broker.clock import boottime
+from broker.domain.budget import Over
 from broker.domain.choice import Policy
 from broker.domain.phone import PhoneNumber
 from broker.errors import Invalid
@@ -130,6 +131,17 @@ async def test_an_operator_who_opens_forgives(edge: Edge) -> None:
     assert (await _complain(edge))["state"] == "frozen"
 
 
+async def test_an_operator_who_opens_lets_the_calls_begin_anew(edge: Edge) -> None:
+    """Of an X that was frozen because nobody answered, only the calls from then on are judged."""
+    await edge.configure("UPDATE app SET answer_floor = 0.5, over_budget = 'freeze'")
+    await edge.shop.run("INSERT INTO x_use VALUES ($1, 0, 60, 60, 0, broker_now())", edge.shop.pool)
+    assert (await _look(edge))["over_budget"] == "answers"
+    await numbers.reopen(desk_of(edge.shop), "shop", Numbers(numbers=[edge.x()]))
+    row = await _look(edge)
+    assert (row["state"], row["over_budget"], row["answer_rate"]) == ("open", None, None)
+    assert row["calls_per_hour"] == pytest.approx(60, abs=1)
+
+
 async def test_the_platforms_word_is_above_a_budget(edge: Edge) -> None:
     """A status suspends what a budget has frozen; when it is lifted the budget counts again."""
     await edge.configure(_TWO)
@@ -150,6 +162,16 @@ async def test_many_instances_tell_once(edge: Edge) -> None:
         assert await budgets.complain(edge.shop.db, edge.shop.app_id, edge.x(), None)
     await asyncio.gather(*(_look(edge) for _ in range(4)))
     assert await _told(edge) == [("frozen", "budget", ["complaints"])]
+
+
+async def test_what_was_decided_on_old_figures_is_not_done(edge: Edge) -> None:
+    """An instance that was away for a while opens nothing that another one has frozen since."""
+    await edge.configure(_TWO)
+    assert await budgets.complain(edge.shop.db, edge.shop.app_id, edge.x(), None)
+    (old,) = await budgets.standings(edge.shop.db, limit=10)
+    assert await budgets.keep(edge.shop.db, old, [Over.COMPLAINTS])
+    assert not await budgets.keep(edge.shop.db, old, [])
+    assert await edge.shop.value("SELECT state FROM x_number WHERE number = $1", edge.x()) == "frozen"
 
 
 async def test_complaints_of_a_number_that_is_not_ours(edge: Edge) -> None:

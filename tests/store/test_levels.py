@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
-from broker.domain.level import Room
+from broker.domain.level import Level, Room
 from broker.flows.operate import pools
 from broker.flows.operate.fields import PoolChange, read
 from broker.metrics import Metrics
@@ -19,6 +20,7 @@ from broker.store.allocation import Claim
 from broker.store.database import Database
 from broker.store.registry import Registry, load
 from broker.workers.levels import Levels
+from tests.contract.service import eventually
 from tests.store.pairs import VAULT
 from tests.store.shop import Shop, open_shop
 from tests.store.stall import open_stall
@@ -172,18 +174,25 @@ async def test_what_says_nothing_of_the_pool_is_not_told(watched: Watched) -> No
     assert (await pools.change(desk, "shop", "pool-2", read(PoolChange, {"typo_safe": True})))["low_percent"] == 5
 
 
-async def test_a_pool_is_counted_by_one_instance(watched: Watched) -> None:
-    """Of many that ask at once each pool is given to one; nobody decides on what another one has changed since."""
+async def test_a_pool_is_counted_by_one_instance(watched: Watched, database_url: str) -> None:
+    """Of many that ask at once one is given the pool; nobody decides on what another one has changed since."""
+    await watched.count()
     await watched.shop.advance(_COUNTED_AGAIN_S)
-    asked = await asyncio.gather(*(levels.due(watched.shop.db, every_s=60, lately_s=600) for _ in range(6)))
-    found = [due for due in asked if due is not None]
-    while (due := await levels.due(watched.shop.db, every_s=60, lately_s=600)) is not None:
-        found.append(due)
-    assert sorted(due.pool_id for due in found) == sorted(watched.shop.pools)
-    await watched.heed("full")
-    late = next(due for due in found if due.pool_id == watched.shop.pool)
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("SELECT FROM pool_level FOR UPDATE")
+        asked = [asyncio.create_task(levels.due(watched.shop.db, every_s=60, lately_s=600)) for _ in range(3)]
+
+        async def waiting() -> bool:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+            return bool(await watched.shop.value(waits, await watched.shop.value("SELECT current_database()")) == 3)
+
+        await eventually(waiting, "all want the same pool")
+    await other.close()
+    (late,) = [due for due in await asyncio.gather(*asked) if due is not None]
+    await watched.heed("full", late.pool_id)
     assert not await levels.note(watched.shop.db, late, late.level, Room(1.0, 1.0), again_s=60)
-    assert (await watched.shown())[0] == "exhausted"
+    assert (await levels.known(watched.shop.db, [late.pool_id]))[late.pool_id][0] is Level.EXHAUSTED
 
 
 async def test_places_are_counted_where_there_are_some(database_url: str) -> None:
