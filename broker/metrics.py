@@ -125,9 +125,7 @@ class Metrics:
         self.lane_pauses = _counter("lane_pauses", "Pauses that the platform asked for.", "app")
         self.settle_batches = _counter("settle_batches", "Statements that write outcomes.", "statement")
         self.settle_items = _counter("settle_items", "Outcomes in them.", "statement")
-        self.swept = _counter(
-            "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
-        )
+        self._make_housekeeping()
         self._make_pools()
         self.evacuated_lines = _counter(
             "evacuated_lines",
@@ -190,6 +188,18 @@ class Metrics:
         )
         self.numbers_hot = _gauge(
             "numbers_hot", "Numbers that carry as many calls an hour as their app lets them, or more.", "app", most=True
+        )
+
+    def _make_housekeeping(self) -> None:
+        self.swept = _counter(
+            "swept_lines", "Bindings and peers that expired or were withdrawn, lines renewed.", "kind"
+        )
+        self.forgotten = _counter("forgotten_rows", "Rows of what had ended that were deleted.", "kind")
+        self.retention_behind = _gauge(
+            "retention_behind_seconds", "Since when a walk that deletes has been due; 0 = it is not.", "kind", most=True
+        )
+        self.retention_oldest = _gauge(
+            "retention_oldest_seconds", "Age of the oldest row, whether it lives or has ended.", "kind", most=True
         )
 
     def _make_events(self) -> None:

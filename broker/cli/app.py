@@ -90,7 +90,11 @@ def _profile(command: Any) -> Any:
                 default=None,
                 help="Whether lines are renewed by binding them anew; mode axe.",
             ),
-            click.option("--retention-days", type=int, help="How long it is kept who was behind which X."),
+            click.option(
+                "--retention-days",
+                type=int,
+                help="Days that the past is kept: calls, ended bindings, who had which X.",
+            ),
             click.option("--event-days", type=int, help="How long events are kept; 0 = none are written."),
             click.option("--requests-per-s", help="Requests a second of all callers together, or 'none'."),
             click.option("--max-live-bindings", help="Live bindings of all callers together, or 'none'."),

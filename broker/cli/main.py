@@ -23,6 +23,7 @@ from broker.cli.notifications import notifications
 from broker.cli.numbers import numbers
 from broker.cli.pool import pool
 from broker.cli.reach import reach
+from broker.cli.retention import retention
 from broker.cli.shadow import cutover, enter, shadow
 from broker.cli.summary import price, summary
 from broker.cli.tones import tones
@@ -150,6 +151,6 @@ app.add_command(cutover)
 numbers.add_command(evacuation)
 for command in (
     app, audit, caller, calls, import_, key, pool, numbers, shadow, tones, bindings, reach, notifications, webhook,
-    cdr, completion, emulate, export, price, summary,
+    cdr, completion, emulate, export, price, retention, summary,
 ):  # fmt: skip
     main.add_command(command)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import islice
 
 import structlog
@@ -25,6 +27,7 @@ from broker.store import (
     learned,
     peers,
     reach,
+    retention,
     webhooks,
 )
 from broker.store.bindings import ReleaseAsk
@@ -37,6 +40,8 @@ _SWEEP_SLICE = 500
 _HISTORY_AHEAD_WEEKS = 2
 _EVENTS_AHEAD_DAYS = 2
 _EVENT_PAGES = 100
+#: So many times as long as a slice of deleting took, its walk pauses: a fifth of one connection's time at most.
+_REST = 4
 #: Pools whose exposure is a metric.
 _NAMED_POOLS = 100
 #: Apps whose open differences and dead calls are metrics.
@@ -126,6 +131,30 @@ class Housekeeping:
         if await events.tend(self._db, days_ahead=_EVENTS_AHEAD_DAYS, slice_=_EVENT_PAGES):
             return True
         await webhooks.bury(self._db)
+        return False
+
+    async def forget_ended(self) -> bool:
+        """Delete a slice of each kind of what has ended and is not kept any more."""
+        more = False
+        for kind in retention.KINDS:
+            began = boottime()
+            done = await retention.forget(self._db, kind, limit=_SWEEP_SLICE)
+            if done is None:
+                continue
+            self._metrics.forgotten.labels(kind).inc(done.gone)
+            if done.more:
+                more = True
+                await asyncio.sleep(_REST * (boottime() - began))
+        return more
+
+    async def count_retention(self) -> bool:
+        """Tell whether deleting keeps up, and how old the oldest rows are."""
+        for kind, seconds in (await retention.behind(self._db)).items():
+            self._metrics.retention_behind.labels(kind).set(seconds)
+        made = await retention.oldest(self._db)
+        for kind in ("line", "binding"):
+            age_s = (datetime.now(UTC) - made[kind]).total_seconds() if kind in made else 0.0
+            self._metrics.retention_oldest.labels(kind).set(max(age_s, 0.0))
         return False
 
     async def sweep_idempotency(self) -> bool:

@@ -268,3 +268,16 @@ def test_a_complaint_is_entered(service: Service) -> None:
     shown = ask(service, "pool", "set", "shenzhen", "--low-percent", "none", "--app", "demo-axb")
     assert (shown["low_percent"], shown["level"]) == (None, None)
     assert ask(service, "pool", "set", "shenzhen", "--low-percent", "20", "--app", "demo-axb")["low_percent"] == 20
+
+
+def test_what_is_kept_for_how_long(service: Service) -> None:
+    """Apps with their days, tables with their sizes, walks with what they deleted; for people as tables."""
+    told = ask(service, "retention", "show")
+    assert {app["name"]: (app["retention_days"], app["ended_days"]) for app in told["apps"]}["demo-axb"] == (90, 90)
+    tables = {one["table"]: one for one in told["tables"]}
+    assert {"line", "binding", "slot", "held", "event", "audit"} <= set(tables)
+    assert all(one["bytes"] > 0 and one["rows"] >= 0 for one in tables.values())
+    assert {walk["walk"] for walk in told["walks"]} == {"lines", "bindings", "slots", "audits"}
+    words = plain(service, "retention", "show").stdout
+    assert "name\tretention_days\tended_days\tevent_days" in words
+    assert "walk\tbegan_at\tended_at\tnext_at\tdeleting\tdeleted_last\tdeleted" in words

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from broker.domain.ids import new_id
-from broker.store import allocation, bindings, calls, idempotency, listing, reach, sharing
+from broker.store import allocation, bindings, calls, idempotency, listing, reach, retention, sharing
 from broker.store.allocation import Claim, LockMode, Rechoice
 from broker.store.bindings import ReleaseAsk
 from broker.store.calls import Bound, Extension
@@ -227,7 +227,15 @@ async def _keys(shop: Shop, start: int) -> None:
     await idempotency.sweep(shop.db, limit=_BATCH)
 
 
-_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _reach, _claim, _sweep, _keys)
+async def _forget(shop: Shop, _start: int) -> None:
+    """Rows as old as can be that are needed yet, in the tables that are walked along."""
+    await shop.run("UPDATE retention SET due_at = '-infinity'")
+    for kind in retention.KINDS:
+        for _ in range(3):
+            await retention.forget(shop.db, kind, limit=_BATCH)
+
+
+_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _reach, _claim, _sweep, _keys, _forget)
 
 
 def _faults(db: Watched) -> list[str]:
