@@ -266,6 +266,9 @@ BEGIN
       gone_in_all = r.gone_in_all + v_gone
   WHERE r.kind = p_kind;
   RETURN QUERY SELECT v_gone, v_more;
+EXCEPTION WHEN lock_not_available THEN
+  -- Another time: nobody is to wait for the rows that this slice has got.
+  RETURN;
 END
 $$;
 COMMENT ON FUNCTION forget_slice(text, integer) IS

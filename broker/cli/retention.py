@@ -30,7 +30,8 @@ def retention() -> None:
 def show(state_dir: str | None, as_json: bool) -> None:
     """Show what is kept how long, how much there is of it, what was deleted, and when the next walk begins.
 
-    Rows are estimates of the database's statistics. `ended_days` counts from the end of a binding or line.
+    Rows are estimates of the database's statistics. `ended_days` counts from the end of a binding or line. `oldest`:
+    when the oldest row was made, or the begin of the oldest partition.
     """
     from broker.flows.operate import retention as flow
 

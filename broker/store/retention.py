@@ -50,11 +50,12 @@ class AppTimes(NamedTuple):
 
 
 class Size(NamedTuple):
-    """A table with its partitions; rows as the statistics have them."""
+    """A table with its partitions, the oldest of which begins at ``since``; rows as the statistics have them."""
 
     table: str
     rows: int
     bytes: int
+    since: datetime | None
 
 
 async def forget(db: Database, kind: Kind, *, limit: int) -> Slice | None:

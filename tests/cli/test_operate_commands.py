@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.cli.test_commands import KEY, SERVABLE, run
-from tests.contract.service import Service, add_app, client_of, memory, rows, settled_config, up
+from tests.contract.service import Service, add_app, client_of, eventually, memory, rows, settled_config, up
 from tests.pg import Databases, state_folder
 
 
@@ -270,13 +270,20 @@ def test_a_complaint_is_entered(service: Service) -> None:
     assert ask(service, "pool", "set", "shenzhen", "--low-percent", "20", "--app", "demo-axb")["low_percent"] == 20
 
 
-def test_what_is_kept_for_how_long(service: Service) -> None:
-    """Apps with their days, tables with their sizes, walks with what they deleted; for people as tables."""
+async def test_what_is_kept_for_how_long(service: Service) -> None:
+    """Apps with their days, tables with their sizes, walks that the workers have done; for people as tables."""
+
+    async def walked() -> bool:
+        walks = ask(service, "retention", "show")["walks"]
+        return all(walk["ended_at"] is not None and walk["next_at"] > walk["ended_at"] for walk in walks)
+
+    await eventually(walked, "every walk has come to its end")
     told = ask(service, "retention", "show")
     assert {app["name"]: (app["retention_days"], app["ended_days"]) for app in told["apps"]}["demo-axb"] == (90, 90)
     tables = {one["table"]: one for one in told["tables"]}
     assert {"line", "binding", "slot", "held", "event", "audit"} <= set(tables)
     assert all(one["bytes"] > 0 and one["rows"] >= 0 for one in tables.values())
+    assert tables["event"]["oldest"] is not None
     assert {walk["walk"] for walk in told["walks"]} == {"lines", "bindings", "slots", "audits"}
     words = plain(service, "retention", "show").stdout
     assert "name\tretention_days\tended_days\tevent_days" in words

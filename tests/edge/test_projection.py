@@ -9,8 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
+from broker.flows.operate.desk import Desk
+from broker.flows.operate.records import take_in
+from broker.store import retention
 from tests.edge.rig import Edge, event, fee, fees, message, session_id
-from tests.store.pairs import A, B, C
+from tests.store.pairs import VAULT, A, B, C
 
 _STEPS = ("callin", "callout", "alerting", "answer", "disconnect")
 
@@ -111,6 +114,36 @@ async def test_found_in_the_history_after_the_end(edge: Edge) -> None:
     await edge.told("cdr", fees(record))
     (cdr,) = await edge.rows("cdr")
     assert (cdr["found_by"], cdr["bindings"]) == ("history", [claim.binding_id])
+
+
+async def test_found_as_late_as_the_app_keeps_the_past(edge: Edge) -> None:
+    """Records from a file of 31 days ago are their order's after what is not kept was deleted, by mark or history."""
+    shop, desk = edge.shop, Desk(edge.shop.db, VAULT)
+    await edge.configure("UPDATE app SET retention_days = 31")
+    await shop.test_clock()
+    claim = await edge.pairs.active()
+    began = await shop.value("SELECT date_trunc('second', broker_now()) + interval '3 minutes'")
+    await shop.advance(600)
+    await edge.pairs.release(claim)
+    assert await edge.pairs.end(claim, 2)
+
+    async def imported(**fields: object) -> object:
+        record = fee(session_id(), at=began, talk_s=3, callerNum=B, bindNum=edge.x(), **fields)
+        return (await take_in(desk, "shop", iter([(1, record)]), dry_run=False, progress=lambda _: None))["new"]
+
+    await shop.advance(31 * 86_400 - 600)
+    for kind in retention.KINDS:
+        while ((done := await retention.forget(shop.db, kind, limit=100)) is not None) and done.more:
+            pass
+    assert [await imported(), await imported(userData=claim.line_id.hex)] == [1, 1]
+    # Who imports leaves the effects to others.
+    await shop.run("UPDATE inbox SET due_at = clock_timestamp()")
+    await edge.notices.rescue()
+    await edge.settled()
+    found = {row["found_by"]: row["bindings"] for row in await edge.rows("cdr")}
+    assert found == {"history": [claim.binding_id], "token": [claim.binding_id]}
+    await shop.advance(600)
+    assert await imported() == 0
 
 
 async def test_records_come_in_any_parcels(edge: Edge) -> None:

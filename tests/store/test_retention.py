@@ -112,7 +112,9 @@ async def test_what_is_needed_yet_stays(pairs: Pairs) -> None:
     await shop.run(_DRIFT, shop.app_id, "s", differs.pool_id, differs.x_id, differs.line_id)
     with_peer = await _ended(pairs, C, D, 3)
     await shop.run(_PEER, shop.pool, shop.app_id, with_peer.binding_id, with_peer.line_id, "releasing")
-    kept = [lives, pending, releasing, dead, rests, differs, with_peer]
+    called_for = await _ended(pairs, "+8613900000108", "+8613900000109", 0)
+    await shop.run("UPDATE platform_call SET state = 'open', settled_at = NULL WHERE line_id = $1", called_for.line_id)
+    kept = [lives, pending, releasing, dead, rests, differs, with_peer, called_for]
     ended = await _ended(pairs, A, B, 3)
     await shop.advance(150 * _DAY_S)
     await _forget(shop)
@@ -124,11 +126,12 @@ async def test_what_is_needed_yet_stays(pairs: Pairs) -> None:
     assert slots == {claim.line_id for claim in (lives, pending, releasing, dead, rests)}
     # What kept them is over: they go with the next walks.
     await shop.run("UPDATE drift SET resolved_at = broker_now()")
+    await shop.run("UPDATE platform_call SET settled_at = broker_now() WHERE line_id = $1", called_for.line_id)
     await shop.run("UPDATE peer SET state = 'released'")
     await shop.advance(51 * _DAY_S)
     await _forget(shop)
     lines = {row["id"] for row in await shop.db.fetch("SELECT id FROM line")}
-    assert lines == {claim.line_id for claim in (lives, pending, releasing, dead)}
+    assert lines == {claim.line_id for claim in (lives, pending, releasing, dead, called_for)}
     assert rests.line_id in {row["line_id"] for row in await shop.db.fetch("SELECT line_id FROM slot")}
 
 

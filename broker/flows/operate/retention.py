@@ -40,7 +40,7 @@ async def show(desk: Desk) -> Shown:
                 "walk": walk,
                 "rows": sizes[table].rows,
                 "bytes": sizes[table].bytes,
-                "oldest": oldest.get(table),
+                "oldest": oldest.get(table, sizes[table].since),
             }
             for table, what, kept, walk in _KEPT
         ],

@@ -17,7 +17,8 @@ SELECT name, retention_days, greatest(retention_days, 2) AS ended_days, event_da
 
 -- name: sizes
 -- Rows as the statistics have them: counting millions would take minutes.
-SELECT t.name, sum(greatest(c.reltuples, 0))::bigint AS rows, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+SELECT t.name, sum(greatest(c.reltuples, 0))::bigint AS rows, sum(pg_total_relation_size(c.oid))::bigint AS bytes,
+       min(to_date(substring(c.relname FROM '_([0-9]{8})$'), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC' AS since
 FROM unnest($1::text[]) WITH ORDINALITY AS t (name, ord)
 CROSS JOIN LATERAL (
   SELECT t.name::regclass AS relid UNION ALL SELECT i.inhrelid::regclass FROM pg_inherits AS i WHERE i.inhparent = t.name::regclass) AS p
