@@ -233,6 +233,7 @@ async def _forget(shop: Shop, _start: int) -> None:
     for kind in retention.KINDS:
         for _ in range(3):
             await retention.forget(shop.db, kind, limit=_BATCH)
+    await retention.oldest(shop.db)
 
 
 _HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _reach, _claim, _sweep, _keys, _forget)
