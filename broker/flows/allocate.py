@@ -427,8 +427,10 @@ class Allocator:
         self, item: _Item, claim: Claim, created_at: datetime, asked_at: float, joined: Joined | None = None
     ) -> None:
         item.over = True
+        # As it is known now: the X may have come to the pool since the order was checked.
+        pool = self._registry().pools.get(item.pool.id, item.pool)
         allocated = Allocated(
-            item.pool, claim.binding_id, claim.line_id, created_at, asked_at, claim.x_id,
+            pool, claim.binding_id, claim.line_id, created_at, asked_at, claim.x_id,
             joined=joined, explanation=item.explanation,
         )  # fmt: skip
         if not item.tell(allocated) and claim.key_hash is None:

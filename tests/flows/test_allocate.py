@@ -71,6 +71,17 @@ async def test_pools_are_tried_in_order_and_the_refusal_counts_all(desk: _Desk) 
     assert refused.value.extra["reasons"] == {"not_open": 0, "full": 0, "a_busy": 2, "b_busy": 0, "resting": 0}
 
 
+async def test_a_number_that_came_while_the_order_waited(desk: _Desk) -> None:
+    """The order was checked when the pool had one X, and gets the second one, which it is told."""
+    order = desk.order(1, 2)
+    pool = desk.shop.pools[0]
+    await desk.shop.run("INSERT INTO x_number (pool_id, x_id, number) VALUES ($1, 1, '+8617099999999')", pool)
+    await desk.shop.run("UPDATE x_number SET state = 'frozen' WHERE pool_id = $1 AND x_id = 0", pool)
+    newest = await load(desk.shop.db, _VAULT)
+    allocator = Allocator(desk.shop.db, _VAULT, lambda: newest, lease_s=LEASE_S, boottime=boottime)
+    assert (await allocator.allocate(order, within_s=5)).x == "+8617099999999"
+
+
 async def test_a_batch_that_breaks_gives_each_item_one_claim(desk: _Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An item that had moved on to its next pool when its batch broke is claimed once, and so are its neighbours."""
     await desk.allocator.allocate(desk.order(1, 2), within_s=5)
