@@ -419,7 +419,7 @@ class Worker:
             Periodic("heat", 5.0, budgets.look_at_heat),
             Periodic("shadow", 1.0, self._count_shadow),
             Periodic("idempotency", 60.0, housekeeping.sweep_idempotency),
-            Periodic("retention", 30.0, housekeeping.forget_ended),
+            Periodic("retention", 5.0, housekeeping.forget_ended),
             Periodic("retention_figures", 60.0, housekeeping.count_retention),
             Periodic("live_limits", 5.0, partial(inbound.count_live, self._db, limit=_COUNT_SLICE)),
             Periodic("history", 60.0, housekeeping.tend_history),

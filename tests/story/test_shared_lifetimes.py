@@ -117,6 +117,26 @@ async def test_an_order_without_end_joins_a_line_that_has_one(client: Client) ->
     assert [row["op"] for row in await _rows(client, a)] == ["bind", "modify", "unbind"]
 
 
+async def test_what_is_not_kept_any_more_is_not_there(client: Client) -> None:
+    """A binding is shown for the app's 90 days after its end, then it is a 404 with its whole line; others stay."""
+    a, b = phone(), phone()
+    stays = (await client.bind(a=phone(), b=phone(), ttl_s=0)).body
+    ended = (await client.bind(a=a, b=b, ttl_s=3600)).body
+    await client.ask("DELETE", f"/v1/bindings/{ended['id']}")
+    await client.until(ended["id"], "released")
+    await _advance(client, 89 * _DAY_S)
+    assert (await client.show(ended["id"]))["state"] == "released"
+    await _advance(client, 2 * _DAY_S)
+
+    async def gone() -> bool:
+        return bool((await client.ask("GET", f"/v1/bindings/{ended['id']}")).status == 404)
+
+    await eventually(gone, "the binding is forgotten")
+    assert (await client.ask("DELETE", f"/v1/bindings/{ended['id']}")).body["code"] == "binding_not_found"
+    assert (await client.show(stays["id"]))["state"] == "active"
+    assert (await client.bind(a=a, b=b, ttl_s=3600)).status == 201
+
+
 async def test_200_days_without_a_gap(client: Client) -> None:
     """A lifetime beyond the platform's 90 days is renewed before each end, and ends when it was asked to."""
     a, b = phone(), phone()
