@@ -32,6 +32,7 @@ _WEBHOOK = _APP + "/webhooks/{webhook:[^/:]+}"
 _TONE = _APP + "/tones/{tone:[^/:]+}"
 
 ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/operator/retention", use.show_retention),
     Route("GET", _APPS, use.list_apps),
     Route("POST", _APPS, use.create_app, creates=True, named=True),
     Route("GET", _APP, use.show_app),

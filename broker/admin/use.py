@@ -20,6 +20,7 @@ from broker.flows.operate import (
     evacuation,
     numbers,
     pools,
+    retention,
     rotation,
     shadow,
     tones,
@@ -80,6 +81,11 @@ Use = Callable[[Desk, Asked], Awaitable[object]]
 #: How long a test of a webhook is waited for.
 _TEST_S = 10.0
 _FLAGS = {"true": True, "false": False}
+
+
+async def show_retention(desk: Desk, _asked: Asked) -> object:
+    """What is kept for how long, and how far deleting is."""
+    return await retention.show(desk)
 
 
 async def list_apps(desk: Desk, _asked: Asked) -> object:

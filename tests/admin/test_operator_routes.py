@@ -118,6 +118,13 @@ async def test_an_app_over_http_from_nothing_to_its_first_binding(operate: Opera
     (await operate.ask("DELETE", f"apps/web/callers/shop/keys/{key['hint']}")).problem(404, "not_found")
 
 
+async def test_what_is_kept_for_how_long(operate: Operator) -> None:
+    """The same as the command tells."""
+    told = (await operate.ask("GET", "retention")).body
+    assert set(told) == {"apps", "tables", "walks"}
+    assert {app["name"]: app["retention_days"] for app in told["apps"]}["demo-axb"] == 90
+
+
 async def test_mistakes_are_named(operate: Operator) -> None:
     """Bad fields, bodies, states and names: 422 with pointers, 400, 404, 405; never a 500."""
     bad = {"name": "A", "app_key": "", "secret": 5, "base_url": "x", "nonsense": 1}
