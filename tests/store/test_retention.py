@@ -21,6 +21,10 @@ _PEER = """
 INSERT INTO peer (pool_id, id, app_id, binding_id, line_id, state, b_key, b_sealed, ttl_s, created_at)
 VALUES ($1, gen_random_uuid(), $2, $3, $4, $5, 1, '', 0, broker_now())
 """
+_PLACE = """
+INSERT INTO place (pool_id, x_id, extension, until, line_id) VALUES ($1, $2, 0, broker_now() + interval '200 days', $3)
+ON CONFLICT (pool_id, x_id, extension) DO UPDATE SET until = excluded.until, line_id = excluded.line_id
+"""
 _DRIFT = """
 INSERT INTO drift (app_id, kind, subscription_id, pool_id, x_id, line_id, ours, action, first_run, last_run,
                    resolved_at)
@@ -108,13 +112,15 @@ async def test_what_is_needed_yet_stays(pairs: Pairs) -> None:
     await shop.run("UPDATE platform_call SET state = 'dead' WHERE line_id = $1 AND settled_at IS NULL", dead.line_id)
     rests = await _ended(pairs, C, D, 1)
     await shop.run("UPDATE slot SET until = broker_now() + interval '200 days' WHERE line_id = $1", rests.line_id)
+    rests_whole = await _ended(pairs, "+8613900000208", "+8613900000209", 1)
+    await shop.run(_PLACE, rests_whole.pool_id, rests_whole.x_id, rests_whole.line_id)
     differs = await _ended(pairs, C, D, 2)
     await shop.run(_DRIFT, shop.app_id, "s", differs.pool_id, differs.x_id, differs.line_id)
     with_peer = await _ended(pairs, C, D, 3)
     await shop.run(_PEER, shop.pool, shop.app_id, with_peer.binding_id, with_peer.line_id, "releasing")
     called_for = await _ended(pairs, "+8613900000108", "+8613900000109", 0)
     await shop.run("UPDATE platform_call SET state = 'open', settled_at = NULL WHERE line_id = $1", called_for.line_id)
-    kept = [lives, pending, releasing, dead, rests, differs, with_peer, called_for]
+    kept = [lives, pending, releasing, dead, rests, rests_whole, differs, with_peer, called_for]
     ended = await _ended(pairs, A, B, 3)
     await shop.advance(150 * _DAY_S)
     await _forget(shop)
