@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -12,7 +13,9 @@ import orjson
 
 Format = Literal["csv", "ndjson"]
 
-_FORMULA: Final = ("=", "@", "-", "\t", "\r")
+_FORMULA: Final = ("=", "@", "+", "-", "\t", "\r", "\n")
+#: A phone, masked or not, is what it looks like.
+_PHONE: Final = re.compile(r"\+[0-9*]+")
 
 _WHOSE: Final = ("bindings", "found_by", "x")
 _CALL: Final = (
@@ -52,7 +55,7 @@ def _cell(item: Mapping[str, Any], name: str) -> str:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case list():
             return " ".join(map(str, value))
-        case str() if value.startswith(_FORMULA):
+        case str() if value.startswith(_FORMULA) and _PHONE.fullmatch(value) is None:
             # What a stranger wrote must not become a formula where the file is opened.
             return "'" + value
         case _:

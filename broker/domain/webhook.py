@@ -77,7 +77,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 def may_reach(address: str, allowed: Sequence[Network]) -> bool:
     """Tell whether a webhook may go to this address: a public one, or one that the operator allows."""
     real = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
-    return is_allowed(address, allowed) or (real.is_global and not real.is_multicast)
+    odd = real.is_multicast or real.is_reserved or (isinstance(real, ipaddress.IPv6Address) and real.is_site_local)
+    return is_allowed(address, allowed) or (real.is_global and not odd)
 
 
 def is_allowed(address: str, allowed: Sequence[Network]) -> bool:

@@ -51,20 +51,22 @@ class EdgeProtocol(Protocol):
             self._begun = data
             self._transport.pause_reading()
             return
+        push = None
+        if self._plain and self._idle and data.startswith(b"POST /n/"):
+            push = whole(data, self._peer)
+            if push is None and begun(data):
+                # Nobody has judged its signature yet: all of it comes within one time, however slowly it drips.
+                self._begun = data
+                self._rest = self._rest or self._loop.call_later(_REST_S, self._give_over)
+                return
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
-        if self._plain and self._idle and data.startswith(b"POST /n/"):
-            push = whole(data, self._peer)
-            if push is not None:
-                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                self._taking = self._loop.create_task(self._respond(push), name="take a push")
-                return
-            if begun(data):
-                self._begun = data
-                self._rest = self._loop.call_later(_REST_S, self._give_over)
-                return
-        self._give(data)
+        if push is None:
+            self._give(data)
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._taking = self._loop.create_task(self._respond(push), name="take a push")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wait for nothing any longer; what is being taken in is kept all the same."""

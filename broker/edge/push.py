@@ -14,6 +14,8 @@ from broker.api.door import complete
 
 #: 50 records of a push are about 75 KB, 100 numbers 8.
 BODY_BYTES: Final = 1024 * 1024
+#: So much is kept together for who has not been judged by a signature; what is longer the framework reads.
+_HELD_BYTES: Final = 128 * 1024
 _LINE: Final = re.compile(rb"POST /n/([a-z0-9][a-z0-9_-]{0,62})/([a-z][a-z-]{0,30}) HTTP/1\.1\r\n")
 #: Every line of a head is a name, a colon and what stands behind it; whatever else there is, the parser judges.
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\x00]*\r\n)*")
@@ -107,4 +109,4 @@ def begun(data: bytes) -> bool:
     if end < 0 or _LINE.match(data) is None or b"\r\nexpect:" in data[:end].lower():
         return False
     lengths = _LENGTH.findall(data, 0, end + 2)
-    return len(lengths) == 1 and end + 4 + int(lengths[0]) > len(data) and int(lengths[0]) <= BODY_BYTES
+    return len(lengths) == 1 and end + 4 + int(lengths[0]) > len(data) and int(lengths[0]) <= _HELD_BYTES

@@ -203,6 +203,9 @@ class _Read:
             raise _Refused(413, "oversized") from None
         except TimeoutError:
             raise _Refused(408, "slow") from None
+        except ConnectionResetError:
+            # Nobody hears this; the platform pushes again.
+            raise _Refused(400, "cut_off") from None
 
 
 def _question(told: list[Told]) -> CallEvent | Sms | None:

@@ -25,6 +25,12 @@ async def take(db: Database, *, limit: int, lease_s: float) -> list[CallBack]:
     return [CallBack(**dict(row)) for row in await db.fetch(statements("call_back")["take"], limit, lease_s)]
 
 
+async def hold(db: Database, one: CallBack, *, lease_s: float) -> bool:
+    """Keep it for so long from now on; False = somebody has called since, or another one has seen to it."""
+    held = statements("call_back")["hold"]
+    return await db.fetchrow(held, one.pool_id, one.binding_id, one.call_id, lease_s) is not None
+
+
 async def done(db: Database, one: CallBack) -> None:
     """Note that nothing is left to be done about it; a later call stays due."""
     await db.fetch(statements("call_back")["done"], one.pool_id, one.binding_id, one.call_id)

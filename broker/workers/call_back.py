@@ -62,6 +62,9 @@ class CallBacks:
         caller = self._vault.open("call", "caller", 0, one.call_id, one.caller_sealed)
         if binding.b is not None or not is_e164(caller) or PhoneNumber(caller) == binding.a:
             return True
+        # Asked after the binding was read: who sets a later caller from here on makes what was read stale.
+        if not await call_back.hold(self._db, one, lease_s=_LEASE_S):
+            return True
         callee = Callee(PhoneNumber(caller), one.left_s)
         try:
             await self._changer.change(

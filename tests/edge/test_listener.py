@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -15,6 +16,7 @@ from multidict import CIMultiDict
 
 from broker.edge.listener import EdgeRunner
 from broker.edge.push import Answer, Push, begun, whole
+from tests.contract.service import eventually
 from tests.edge.rig import SECRET, Edge, event, headers, session_id
 from tests.edge.strategies import as_bytes
 
@@ -23,6 +25,11 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 def _push(session: str, *, key: str = "key", secret: str = SECRET) -> bytes:
     return as_bytes("events", CIMultiDict(headers(key=key, secret=secret)), orjson.dumps(event("answer", session)))
+
+
+def _longer(sent: bytes, length: int) -> bytes:
+    said = re.compile(rb"Content-Length: \d+")
+    return said.sub(b"Content-Length: %d" % length, sent)
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ async def test_a_body_that_follows() -> None:
     assert not begun(sent)
     assert not begun(sent[: end - 1])
     assert not begun(sent[:end].replace(b"Host: edge", b"Expect: 100-continue"))
-    assert not begun(sent[:end].replace(b"Content-Length: ", b"Content-Length: 99999"))
+    assert not begun(_longer(sent, 128 * 1024 + 1)[:end])
 
 
 async def test_in_pieces(edge: Edge, wire: Streams) -> None:
@@ -114,6 +121,31 @@ async def test_a_body_that_takes_its_time(edge: Edge, wire: Streams, monkeypatch
     assert await _status(wire) == 200
     await edge.settled()
     assert await edge.inbox() == {("event", "done"): 1}
+
+
+async def test_a_body_that_drips_is_not_waited_for(edge: Edge, wire: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it comes within one time, however often a little of it does."""
+    monkeypatch.setattr("broker.edge.listener._REST_S", 0.2)
+    monkeypatch.setattr("broker.edge.receiver._BODY_S", 0.2)
+    wire[1].write(_longer(_push(session_id()), 100_000))
+    answered = asyncio.ensure_future(_status(wire))
+    while not (await asyncio.wait([answered], timeout=0.01))[0]:
+        wire[1].write(b" ")
+    assert answered.result() == 408
+    assert edge.counts.pushes["events", "slow"] == 1
+
+
+async def test_who_hangs_up_amid_a_body(edge: Edge, wire: Streams) -> None:
+    """It is counted as that; nothing of ours is broken."""
+    wire[1].write(_longer(_push(session_id()), 200_000))
+    await wire[1].drain()
+    wire[1].close()
+
+    async def counted() -> bool:
+        return bool(edge.counts.pushes)
+
+    await eventually(counted, "the push is counted")
+    assert edge.counts.pushes == {("events", "cut_off"): 1}
 
 
 async def test_who_does_not_read_its_answers_is_not_read_from() -> None:
