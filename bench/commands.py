@@ -172,7 +172,7 @@ def check(options: argparse.Namespace) -> int:
     if options.write and not result["violations"]:
         baseline.write(result["ratios"])
     was = baseline.load()
-    result["regressions"] = baseline.regressions(result["ratios"], was)
+    result["regressions"] = baseline.regressions(result["best"], was)
     lines = [f"VIOLATION: {one}" for one in result["violations"]]
     lines += [f"REGRESSION: {one}" for one in result["regressions"]]
     _print(result, "\n".join([*lines, baseline.table(result["ratios"], was)]), options)

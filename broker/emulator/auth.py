@@ -90,7 +90,7 @@ class Guard:
         if app is None:
             raise Refusal(UNKNOWN_APP)
         expected = scheme.digest(app.secret, nonce, created)
-        if not hmac.compare_digest(expected.encode(), digest.encode()):
+        if not hmac.compare_digest(expected.encode(), digest.encode(errors="surrogateescape")):
             self._sources.failed(request.peer, now_ms)
             raise Refusal(self._invalid_digest, http=401, text="Invalid digest.")
         if not self._is_timely(created_at, now_ms):

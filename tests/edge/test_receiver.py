@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -78,6 +79,22 @@ async def test_what_is_not_the_platforms_is_refused(edge: Edge, signed: dict[str
     assert (await edge.push("events", event("callin", session_id()), signed=signed))[0] == 401
     assert edge.counts.pushes == {("events", reason): 1}
     assert await edge.inbox() == {}
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"]
+)
+async def test_a_digest_that_is_no_text(edge: Edge, body: bytes) -> None:
+    """Bytes that are no UTF-8 are a wrong signature as any other, however the request is read."""
+    token = b'UsernameToken Username="key",PasswordDigest="\xff\xfe",Nonce="n",Created="2026-11-22T00:00:00Z"'
+    address = urlsplit(edge.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"POST /n/shop/events HTTP/1.1\r\nHost: h\r\nX-AKSK: " + token + b"\r\n" + body)
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    await writer.wait_closed()
+    assert edge.counts.pushes == {("events", "wrong_signature"): 1}
 
 
 async def test_forms_of_the_token(edge: Edge) -> None:

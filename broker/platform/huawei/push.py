@@ -59,9 +59,8 @@ def signed_at(headers: Mapping[str, str], signer: Signer) -> datetime | Doubt:
     if username != signer.app_key:
         return Doubt.OTHER_APP
     # Every secret is tried whatever the others say, so that time tells nothing of which one it was.
-    matches = [
-        hmac.compare_digest(digest(secret, nonce, created).encode(), shown.encode()) for secret in signer.secrets
-    ]
+    bare = shown.encode(errors="surrogateescape")  # bytes that are no UTF-8 come as surrogates
+    matches = [hmac.compare_digest(digest(secret, nonce, created).encode(), bare) for secret in signer.secrets]
     return at if any(matches) else Doubt.WRONG_SIGNATURE
 
 
