@@ -43,6 +43,11 @@ def dated_id(at: datetime, digest: bytes) -> UUID:
     return UUID(int=(high | int.from_bytes(digest[:_RANDOM_BYTES], "big")) & _RANDOM_MASK | _MARKS)
 
 
+def local_subscription(line_id: UUID) -> str:
+    """Return what stands for the platform's id of a line that no platform knows (mode X)."""
+    return f"local-{line_id.hex}"
+
+
 def date_of(row_id: UUID) -> datetime:
     """Return the millisecond that an id holds."""
     return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=row_id.int >> 80)

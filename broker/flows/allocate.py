@@ -404,6 +404,7 @@ class Allocator:
             key_token=order.key_token,
             lines_seen=len(_lines_seen(item, views)) if order.share else None,
             seen_by_a=_size(a) <= _size(b),
+            at_once=order.mode.at_once or None,
         )
 
     def _judge(self, item: _Item, claim: Claim, outcome: str, created_at: datetime, asked_at: float) -> None:
@@ -431,7 +432,7 @@ class Allocator:
         pool = self._registry().pools.get(item.pool.id, item.pool)
         allocated = Allocated(
             pool, claim.binding_id, claim.line_id, created_at, asked_at, claim.x_id,
-            joined=joined, explanation=item.explanation,
+            joined=joined, explanation=item.explanation, at_once=joined is None and bool(claim.at_once),
         )  # fmt: skip
         if not item.tell(allocated) and claim.key_hash is None:
             # Whoever asked is gone and knows no id to ask for.

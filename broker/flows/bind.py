@@ -13,6 +13,7 @@ from uuid import UUID
 from broker.alarms import alarm_at
 from broker.clock import boottime
 from broker.crashpoints import crashpoint
+from broker.domain.ids import local_subscription
 from broker.errors import Conflict, PlatformRefused, PlatformRejected, PoolExhausted, Problem, Unavailable
 from broker.flows.allocators import Claims
 from broker.flows.calls import Active, Dispatch, Failed, PlatformCall, Settled
@@ -144,9 +145,9 @@ def _hand_over(
 ) -> PlatformCall | None:
     """Begin the platform call of a committed claim; somebody waits for its outcome if ``done`` is set.
 
-    None: the line was there already, and whoever made it sends its bind.
+    None: the line was there already, and whoever made it sends its bind; or there is nothing to send.
     """
-    if allocated.joined is not None:
+    if allocated.joined is not None or allocated.at_once:
         return None
     crashpoint("after_commit")
     call = _call(order, allocated, lease_s=lease_s, deadline=deadline)
@@ -162,6 +163,8 @@ def _accepted(allocated: Allocated, outcome: Settled | None) -> Accepted:
     if joined is not None and joined.state == "active":
         # The line is confirmed: the binding's time begins now.
         outcome = Active(allocated.x, joined.subscription_id or "", joined.created_at)
+    elif allocated.at_once:
+        outcome = Active(allocated.x, local_subscription(allocated.line_id), allocated.created_at)
     return Accepted(
         allocated.pool.id, allocated.binding_id, allocated.created_at, outcome, allocated.line_id, joined is not None,
         allocated.explanation, allocated.extension,

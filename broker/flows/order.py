@@ -83,7 +83,8 @@ class Allocated:
 
     ``x_id`` is None where the platform picks X. ``joined``: it shares a line that was there; then the bind is somebody
     else's call, or has been confirmed. ``explanation`` tells why this X, if the order asked.
-    ``number`` is the X where the database chose it: the pool as this process knows it may not have it yet.
+    ``at_once``: it is active, nobody had to be asked. ``number`` is the X where the database chose it: the pool as this
+    process knows it may not have it yet.
     """
 
     pool: Pool
@@ -94,6 +95,7 @@ class Allocated:
     x_id: int | None = None
     extension: int | None = None
     joined: Joined | None = None
+    at_once: bool = False
     explanation: Mapping[str, Any] | None = None
     number: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 #: What a crowd queues behind a running batch waits for its end, but not longer than this: then it goes beside it.
 PATIENCE_S = 0.1
@@ -15,9 +15,10 @@ _HURRIED_PATIENCE_S = 0.005
 _CROWD = 22
 _FULL = 60
 GAP_S = 0.036
-#: Among few a batch begins so many times as long after the one before as batches take, but at most so much later: one
-#: for each item would keep the database so busy that all of them wait.
-_FEW_TIMES, _FEW_GAP_S = 2.0, 0.01
+#: Among few a batch begins so many times as long after the one before as batches take: one for each item would keep the
+#: database so busy that all of them wait. Where both are idle that is hardly any time; it is as in a crowd at most.
+_FEW_TIMES: Final = 2.0
+_HURRIED_FEW_GAP_S: Final = 0.01
 _TOOK_WEIGHT = 0.2
 
 
@@ -47,6 +48,7 @@ class Pace:
         """
         self._hurried = hurried
         self._gap_s = 0.0 if hurried else gap_s
+        self._few_gap_s = _HURRIED_FEW_GAP_S if hurried else gap_s
         self._name = name
         self._begin = begin
         self._waiting = waiting
@@ -86,7 +88,7 @@ class Pace:
     def _pause_s(self) -> float:
         waiting = self._waiting()
         if not self._crowded:
-            return min(_FEW_TIMES * self._took_s, _FEW_GAP_S) if waiting < self._size else 0.0
+            return min(_FEW_TIMES * self._took_s, self._few_gap_s) if waiting < self._size else 0.0
         if self._tasks:
             return (_HURRIED_PATIENCE_S if self._hurried else PATIENCE_S) if waiting < self._size else 0.0
         return self._gap_s if waiting < _FULL else 0.0
@@ -122,6 +124,6 @@ class Pace:
         self._tasks.discard(task)
         took_s = asyncio.get_running_loop().time() - begun
         # What waited for a lock once does not make everybody wait from then on.
-        self._took_s += _TOOK_WEIGHT * (min(took_s, _FEW_GAP_S) - self._took_s)
+        self._took_s += _TOOK_WEIGHT * (min(took_s, self._few_gap_s) - self._took_s)
         if self._waiting():
             self.wake()

@@ -7,6 +7,9 @@ from typing import Final
 #: Of the time, while more comes than can be worked off anyway.
 _LEAST_SHARE: Final = 0.1
 _LONGEST_PAUSE_S: Final = 0.5
+#: After a small batch the next one waits for company, so many times as long as the batch took, but at most so long.
+_COMPANY_TIMES: Final = 10.0
+_LONGEST_WAIT_S: Final = 0.1
 #: A queue so short is worked off whatever comes.
 _SHORT: Final = 1000
 #: How fast the memory of how fast it goes, and how much comes, fades: in batches, in seconds.
@@ -18,8 +21,9 @@ _LEAST: Final = 25
 class Share:
     """Says how long to pause after a batch of what has been put off, and how large the next one may be.
 
-    As long as the work goes faster than new work comes nothing pauses. When it does not, hurrying would not make the
-    queue shorter either: then it gets a tenth of the time, in small batches, and is worked off when the crowd is gone.
+    As long as the work goes faster than new work comes it only waits for company: few large batches cost less than many
+    small ones, and nobody misses an effect for a tenth of a second. When it does not, hurrying would not make the queue
+    shorter either: then it gets a tenth of the time, in small batches, and is worked off when the crowd is gone.
     """
 
     def __init__(self, most: int, now: float) -> None:
@@ -53,4 +57,6 @@ class Share:
             self._came, self._since = 0, now
         speed = self._done / self._took_s if self._took_s > 0 else float("inf")
         self.crowded = waiting > _SHORT and self._rate > speed
-        return min(took_s * (1 / _LEAST_SHARE - 1), _LONGEST_PAUSE_S) if self.crowded else 0.0
+        if self.crowded:
+            return min(took_s * (1 / _LEAST_SHARE - 1), _LONGEST_PAUSE_S)
+        return min(took_s * _COMPANY_TIMES, _LONGEST_WAIT_S) if waiting < self._most // 2 else 0.0

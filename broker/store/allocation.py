@@ -29,7 +29,8 @@ class Claim(NamedTuple):
 
     A tuple, because a frozen dataclass of so many fields costs three times as much to make. ``lines_seen``: how many
     live lines of the pair were seen and found unfit to be shared, by A's slots or by B's; if there are more by now, the
-    claim is ``busy``. None: it is to have a line of its own anyway.
+    claim is ``busy``. None: it is to have a line of its own anyway. ``at_once``: nobody has to be asked, so what is won
+    is active.
     """
 
     pool_id: int
@@ -56,6 +57,7 @@ class Claim(NamedTuple):
     key_token: int | None
     lines_seen: int | None
     seen_by_a: bool
+    at_once: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

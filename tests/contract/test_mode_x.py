@@ -49,6 +49,17 @@ async def test_bound_changed_and_ended_without_a_platform_call(client: Client, e
     assert not [entry for entry in await client.ledger() if _X in str(entry)]
 
 
+async def test_who_does_not_wait_hears_that_it_is_bound(service: Service, client: Client) -> None:
+    """There is nothing to wait for: the answer to `respond-async` is the binding, active, and it is told of once."""
+    key = next(app["api_key"] for app in service.ready["apps"] if app["mode"] == "x")
+    after = (await client.ask("GET", "/v1/events?after=latest", key=key)).body["next_after"]
+    made = await client.bind(key=key, headers={"Prefer": "respond-async"})
+    assert (made.status, made.body["state"]) == (201, "active"), made.raw
+    told = await client.ask("GET", f"/v1/events?after={after}&wait_s=30&types=binding.active", key=key)
+    assert [event["subject"] for event in told.body["items"]] == [made.body["id"]]
+    assert told.body["items"][0]["data"]["x"] == made.body["x"]
+
+
 async def test_the_platform_asks_us_where_a_call_goes(service: Service, client: Client) -> None:
     """`up`'s own app in mode X: the emulator's question is answered from the books, and the call becomes a row."""
     key = next(app["api_key"] for app in service.ready["apps"] if app["mode"] == "x")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from broker.domain.ids import local_subscription
 from broker.store import idempotency
 from broker.store.allocation import BatchTorn, LockMode, LocksBusy, histories
 from broker.store.idempotency import KeyAsk
@@ -23,6 +25,28 @@ async def test_a_winner_is_written_whole(shop: Shop) -> None:
     assert (binding["order_id"], binding["user_data"], binding["metadata"]) == ("order-1", "their words", '{"k": 1}')
     assert await shop.slots_of(claim) == {_A: None, _B: None}
     assert await shop.calls_of(claim) == [(1, "bind", "open", 1)]
+    assert await shop.wrong_books() == []
+
+
+async def test_what_nobody_has_to_be_asked_for_is_active_at_once(shop: Shop) -> None:
+    """Beside a claim that waits for its platform: confirmed, its time begun, told of once, and without a call."""
+    asked, ours = shop.claim(_A, _B), shop.claim(_C, _D)._replace(at_once=True)
+    endless = shop.claim(5, 6, 1, ttl_s=0)._replace(at_once=True)
+    assert await shop.reserve(asked, ours, endless) == ["won", "won", "won"]
+    assert [(await shop.row("line", one.line_id))["state"] for one in (asked, ours)] == ["pending", "active"]
+    line, binding = await shop.row("line", ours.line_id), await shop.row("binding", ours.binding_id)
+    assert line["confirmed_at"] == binding["created_at"]
+    assert line["expires_at"] - line["confirmed_at"] == timedelta(seconds=ours.line_ttl_s)
+    assert binding["state"] == "active"
+    assert binding["expires_at"] - binding["created_at"] == timedelta(seconds=ours.ttl_s)
+    assert line["subscription_id"] == local_subscription(ours.line_id)
+    assert (await shop.row("line", endless.line_id))["expires_at"] is None
+    assert [row["line_id"] for row in await shop.db.fetch("SELECT line_id FROM platform_call")] == [asked.line_id]
+    told = await shop.db.fetch("SELECT binding_id, x, expires_at FROM event WHERE type = 'binding.active' ORDER BY id")
+    assert {row["binding_id"]: row["expires_at"] for row in told} == {
+        ours.binding_id: binding["expires_at"], endless.binding_id: None,
+    }  # fmt: skip
+    assert len(told) == 2
     assert await shop.wrong_books() == []
 
 

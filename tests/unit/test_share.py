@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.flows.share import Share
 
 
@@ -21,6 +23,14 @@ def test_without_a_crowd_nothing_pauses() -> None:
     share = Share(200, 0.0)
     assert set(_worked(share, came=50, turns=50, waiting=4000)) == {0.0}
     assert share.size == 200
+
+
+def test_few_wait_for_company() -> None:
+    """The next batch waits as long as the one before makes worth while; not once half a batch waits already."""
+    share = Share(200, 0.0)
+    assert share.pause_s(1, 0.002, 0, 1.0) == pytest.approx(0.02)
+    assert share.pause_s(1, 0.02, 99, 2.0) == pytest.approx(0.1)
+    assert share.pause_s(1, 0.02, 100, 3.0) == 0.0
 
 
 def test_a_crowd_is_let_in_first() -> None:

@@ -56,7 +56,7 @@ class Mode:
     have at a time. ``hint_tone_fixed``: a bound line's tone for recorded calls cannot be changed. ``rebinds``: changes
     that the platform takes only as an unbind and a bind of the same X. ``keeps``: what can be replaced, but has no
     empty form on the wire that would take it away. ``has_callee``: A who dials X reaches whom the order system has set
-    for a while.
+    for a while. ``at_once``: the platform keeps no binding, so a claimed pair is bound without asking it.
     """
 
     name: str
@@ -75,3 +75,4 @@ class Mode:
     rebinds: frozenset[str] = frozenset()
     keeps: frozenset[str] = frozenset()
     has_callee: bool = False
+    at_once: bool = False

@@ -37,4 +37,5 @@ X: Final = Mode(
     example={"a": "+8613900000001", "b": "+8613900000002", "routing": "pair", "ttl_s": 3600, "max_call_minutes": 30},
     platform_ttl=lambda ttl_s: ttl_s,
     has_callee=True,
+    at_once=True,
 )

@@ -4,7 +4,7 @@ SELECT pool_id, party_key, x_id, counterpart_key, live, held, until_s, line_id F
 -- name: reserve
 SELECT ord, outcome, created_at FROM reserve(
   $1, make_interval(secs => $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-  $21, $22, $23, $24, $25, $26);
+  $21, $22, $23, $24, $25, $26, $27);
 
 -- name: rechoose
 SELECT rechoose($1, make_interval(secs => $2), $3, $4, $5, $6, make_interval(secs => $7), $8, $9::smallint,
