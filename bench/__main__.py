@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench import commands
+from bench.options import number, whole
 from bench.rivals import run as rivals
 from bench.scenario_file import ScenarioFile
 from bench.stack import BenchError
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "open", help="open loop: latency from the intended start at a given rate",
         description="Open loop: arrivals are drawn beforehand, latency counts from the intended start.",
     )  # fmt: skip
-    opened.add_argument("--rate", type=_number(0.1, 1e6), required=True, help="binds a second")
+    opened.add_argument("--rate", type=number(0.1, 1e6), required=True, help="binds a second")
     opened.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson")
     for command in (confirmed, opened):
         _add_common(command)
@@ -74,10 +75,10 @@ def _add_scenarios(parts: Any) -> None:
 
 
 def _add_overrides(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seconds", type=_number(0.5, _LONGEST_S), help="length of a window, instead of the file's")
-    command.add_argument("--runs", type=_whole(1, 100))
-    command.add_argument("--rate", type=_number(0.1, 1e6), help="of an open loop")
-    command.add_argument("--workers", type=_whole(1, 64))
+    command.add_argument("--seconds", type=number(0.5, _LONGEST_S), help="length of a window, instead of the file's")
+    command.add_argument("--runs", type=whole(1, 100))
+    command.add_argument("--rate", type=number(0.1, 1e6), help="of an open loop")
+    command.add_argument("--workers", type=whole(1, 64))
     command.add_argument("--seed", type=int)
 
 
@@ -90,16 +91,16 @@ def _add_results(parts: Any) -> None:
     compared.set_defaults(act=commands.compare)
     sized = parts.add_parser("size", help="from a result of `run --json` to workers, cores, connections, X numbers")
     sized.add_argument("result", type=Path)
-    sized.add_argument("--rate", type=_number(0.1, 1e7), required=True, help="binds a second at the peak")
-    sized.add_argument("--p99-ms", type=_number(0.1, 1e6), default=50.0, help="beyond the platform's own (default 50)")
-    sized.add_argument("--lifetime-s", type=_number(1, 1e7), default=1800.0, help="of a binding (default 1800)")
-    sized.add_argument("--quarantine-s", type=_number(1, 1e7), default=14_400.0, help="(default 14400)")
+    sized.add_argument("--rate", type=number(0.1, 1e7), required=True, help="binds a second at the peak")
+    sized.add_argument("--p99-ms", type=number(0.1, 1e6), default=50.0, help="beyond the platform's own (default 50)")
+    sized.add_argument("--lifetime-s", type=number(1, 1e7), default=1800.0, help="of a binding (default 1800)")
+    sized.add_argument("--quarantine-s", type=number(1, 1e7), default=14_400.0, help="(default 14400)")
     sized.add_argument(
-        "--per-party", type=_whole(1, 100_000), default=40,
+        "--per-party", type=whole(1, 100_000), default=40,
         help="most orders of one phone in a lifetime and the rest after it (default 40)",
     )  # fmt: skip
-    sized.add_argument("--cap", type=_whole(1, 5000), default=500, help="live lines on one X (default 500)")
-    sized.add_argument("--cities", type=_whole(1, 10_000), default=1, help="pools that share them evenly (default 1)")
+    sized.add_argument("--cap", type=whole(1, 5000), default=500, help="live lines on one X (default 500)")
+    sized.add_argument("--cities", type=whole(1, 10_000), default=1, help="pools that share them evenly (default 1)")
     sized.set_defaults(act=commands.size)
     raced = parts.add_parser("rivals", help="the broker and other ways to do the same, in turn")
     raced.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(rivals.NAMES)} (default all); or kea")
@@ -119,31 +120,29 @@ def _add_results(parts: Any) -> None:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     load = command.add_argument_group("load")
-    load.add_argument("--clients", type=_whole(1, 10_000), default=200, help="connections (default 200)")
-    load.add_argument("--seconds", type=_number(0.5, _LONGEST_S), default=10.0, help="length of a window (default 10)")
-    load.add_argument("--warmup", type=_number(0, 600), default=2.0, help="seconds before it (default 2)")
-    load.add_argument("--runs", type=_whole(1, 100), default=3 if command.prog.endswith("confirmed") else 1)
+    load.add_argument("--clients", type=whole(1, 10_000), default=200, help="connections (default 200)")
+    load.add_argument("--seconds", type=number(0.5, _LONGEST_S), default=10.0, help="length of a window (default 10)")
+    load.add_argument("--warmup", type=number(0, 600), default=2.0, help="seconds before it (default 2)")
+    load.add_argument("--runs", type=whole(1, 100), default=3 if command.prog.endswith("confirmed") else 1)
     load.add_argument("--no-keep-alive", action="store_true", help="a new connection for each request")
     load.add_argument(
-        "--release-after", type=_number(0, _LONGEST_S), metavar="S", help="release each binding after S seconds"
+        "--release-after", type=number(0, _LONGEST_S), metavar="S", help="release each binding after S seconds"
     )
     load.add_argument("--idempotency-keys", action="store_true", help="send an Idempotency-Key with each bind")
-    load.add_argument("--ttl", type=_whole(0, 7_776_000), default=86_400, help="ttl_s of the binds (default 86400)")
-    load.add_argument(
-        "--load-processes", type=_whole(1, 64), default=1, help="processes that make the load (default 1)"
-    )
-    load.add_argument("--max-requests", type=_whole(1, 100_000_000), default=2_000_000, help="binds of a run at most")
+    load.add_argument("--ttl", type=whole(0, 7_776_000), default=86_400, help="ttl_s of the binds (default 86400)")
+    load.add_argument("--load-processes", type=whole(1, 64), default=1, help="processes that make the load (default 1)")
+    load.add_argument("--max-requests", type=whole(1, 100_000_000), default=2_000_000, help="binds of a run at most")
     load.add_argument("--seed", type=int, default=1, help="of parties and arrivals")
     broker = command.add_argument_group("broker")
-    broker.add_argument("--workers", type=_whole(1, 64), default=2, help="worker processes (default 2)")
-    broker.add_argument("--pools", type=_whole(1, 1000), default=8)
-    broker.add_argument("--numbers", type=_whole(1, 100_000), default=500, help="X numbers of each pool")
-    broker.add_argument("--cap", type=_whole(1, 5000), default=500, help="live lines on one X")
+    broker.add_argument("--workers", type=whole(1, 64), default=2, help="worker processes (default 2)")
+    broker.add_argument("--pools", type=whole(1, 1000), default=8)
+    broker.add_argument("--numbers", type=whole(1, 100_000), default=500, help="X numbers of each pool")
+    broker.add_argument("--cap", type=whole(1, 5000), default=500, help="live lines on one X")
     broker.add_argument(
-        "--app-rate", type=_number(1, 1e6), help="platform calls a second of the app (default: no limit)"
+        "--app-rate", type=number(1, 1e6), help="platform calls a second of the app (default: no limit)"
     )
-    broker.add_argument("--quarantine", type=_whole(1, 31_536_000), default=7200, help="seconds")
-    broker.add_argument("--couriers", type=_whole(1, 10_000_000), default=20_000, help="distinct A numbers")
+    broker.add_argument("--quarantine", type=whole(1, 31_536_000), default=7200, help="seconds")
+    broker.add_argument("--couriers", type=whole(1, 10_000_000), default=20_000, help="distinct A numbers")
     broker.add_argument(
         "--checkpoint", action="store_true", help="one at the begin of each window: what whole pages in the WAL add"
     )
@@ -186,20 +185,6 @@ def _one(options: argparse.Namespace) -> int:
         }
     )  # fmt: skip
     return commands.measured([commands.ask_of(options.command, file, options)], options)
-
-
-def _whole(low: int, high: int) -> Any:
-    return lambda text: _within(int(text), low, high)
-
-
-def _number(low: float, high: float) -> Any:
-    return lambda text: _within(float(text), low, high)
-
-
-def _within(value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"must be from {low:g} to {high:g}")
-    return value
 
 
 if __name__ == "__main__":

@@ -35,17 +35,17 @@ def measured(asks: Sequence[Ask], options: argparse.Namespace) -> int:
     """Measure, report as ``options`` say; 1 = a promise was broken."""
     if options.html is not None and not options.html.absolute().parent.is_dir():
         raise BenchError(f"There is no folder for {options.html}.")
-    result = _with_progress(lambda progress: measure(asks, progress))
+    result = with_progress(lambda progress: measure(asks, progress))
     if options.html is not None:
         options.html.write_text(page(result), encoding="utf-8")
-    _print(result, table(result), options)
+    print_told(result, table(result), options)
     return BROKEN if result["violations"] else 0
 
 
-def _with_progress(
+def with_progress(
     work: Callable[[Callable[[str, float], None]], Coroutine[Any, Any, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Run it, and show on a terminal how far it is."""
+    """Run it, and show on a terminal how far it is, on standard error."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True),
         transient=True, disable=not sys.stderr.isatty(),
@@ -54,7 +54,8 @@ def _with_progress(
         return asyncio.run(work(lambda what, share: bar.update(task, description=what, completed=share)))
 
 
-def _print(told: object, words: str, options: argparse.Namespace) -> None:
+def print_told(told: object, words: str, options: argparse.Namespace) -> None:
+    """Print what was found: as JSON if ``options`` say so, else in words."""
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
     else:
@@ -109,7 +110,7 @@ def _changed(file: ScenarioFile, options: argparse.Namespace) -> ScenarioFile:
 def list_all(options: argparse.Namespace) -> int:
     """Print the shipped scenarios."""
     told = {name: read(path).about for name, path in shipped().items()}
-    _print(told, "\n".join(f"{name:<18} {about}" for name, about in told.items()), options)
+    print_told(told, "\n".join(f"{name:<18} {about}" for name, about in told.items()), options)
     return 0
 
 
@@ -124,7 +125,7 @@ def compare(options: argparse.Namespace) -> int:
     old, new = (read_result(path) for path in (options.old, options.new))
     changes, notes = comparing.compare(old, new), comparing.remarks(old, new)
     told = {"changes": [{**asdict(one), "ratio": one.ratio} for one in changes], "notes": notes}
-    _print(told, comparing.table(changes, notes), options)
+    print_told(told, comparing.table(changes, notes), options)
     return 1 if any(one.verdict == "worse" for one in changes) else 0
 
 
@@ -136,7 +137,7 @@ def size(options: argparse.Namespace) -> int:
         options.cities,
     )  # fmt: skip
     found = sizing.size(of, wanted)
-    _print(
+    print_told(
         {"measured": asdict(of), "wanted": asdict(wanted), "size": asdict(found)},
         sizing.words(of, wanted, found),
         options,
@@ -150,7 +151,7 @@ def rivals(options: argparse.Namespace) -> int:
         runs, seconds = options.runs or 3, round(options.seconds or 10)
         found = kea.leases_per_s(options.state_root, seconds=seconds, runs=runs)
         rates = found["leases_per_s"]
-        _print(found, f"Kea: {median(rates):,.0f} leases/s, spread {min(rates):,.0f} to {max(rates):,.0f}", options)
+        print_told(found, f"Kea: {median(rates):,.0f} leases/s, spread {min(rates):,.0f} to {max(rates):,.0f}", options)
         return 0
     if unknown := set(options.names) - set(racing.NAMES):
         raise BenchError(f"There is no rival {', '.join(sorted(unknown))}; there are {', '.join(racing.NAMES)}.")
@@ -159,21 +160,21 @@ def rivals(options: argparse.Namespace) -> int:
     if file.runner is not None:
         raise BenchError("Rivals take the load of a scenario, and this one is a bench of its own.")
     ask = Ask(path.stem, file, state_root=options.state_root)
-    result = _with_progress(lambda progress: racing.rivals(ask, options.names or list(racing.NAMES), progress))
+    result = with_progress(lambda progress: racing.rivals(ask, options.names or list(racing.NAMES), progress))
     for one in result["violations"]:
         print(f"VIOLATION: {one}", file=sys.stderr)
-    _print(result, racing.table(result), options)
+    print_told(result, racing.table(result), options)
     return BROKEN if result["violations"] else 0
 
 
 def check(options: argparse.Namespace) -> int:
     """Run the short subset against the baseline; 1 = a promise was broken, or something got grossly slower."""
-    result = _with_progress(lambda progress: baseline.check(options.state_root, progress))
+    result = with_progress(lambda progress: baseline.check(options.state_root, progress))
     if options.write and not result["violations"]:
         baseline.write(result["ratios"])
     was = baseline.load()
     result["regressions"] = baseline.regressions(result["best"], was)
     lines = [f"VIOLATION: {one}" for one in result["violations"]]
     lines += [f"REGRESSION: {one}" for one in result["regressions"]]
-    _print(result, "\n".join([*lines, baseline.table(result["ratios"], was)]), options)
+    print_told(result, "\n".join([*lines, baseline.table(result["ratios"], was)]), options)
     return BROKEN if lines else 0

@@ -23,7 +23,7 @@ from bench.history import Operation, check_history
 from bench.machine import load_average, machine, server
 from bench.plan import Plan
 from bench.scenario import Scenario, prepare
-from bench.scenario_file import ScenarioFile
+from bench.scenario_file import Faults, ScenarioFile
 from bench.series import answers, distribution
 from bench.stack import Stack, address, running
 from bench.window import Progress, Window, run_window
@@ -67,23 +67,27 @@ class Bench:
 
     async def run(self, number: int, progress: Progress) -> None:
         """Run one window and judge its rates."""
-        file = self.ask.file
         plan = replace(self.plan, seed=self.plan.seed + 1000 * number)
-        db = None
-        if self.stack is not None and not file.faults.end_processes:
+        window = await self.window(plan, progress, self.ask.file.faults)
+        self.runs.append(figures(plan, window))
+
+    async def window(self, plan: Plan, progress: Progress, faults: Faults) -> Window:
+        """Run one window of ``plan``; what was seen in it is judged with everything else at the end."""
+        load, db = self.ask.file.load, None
+        if self.stack is not None and not faults.end_processes:
             db = await asyncpg.connect(self.stack.database)
         try:
             if db is not None:
                 await db.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             window = await run_window(
-                plan, self.folder, progress, warmup_s=file.load.warmup_s, stack=self.stack, db=db, faults=file.faults,
-                processes=min(file.load.processes, file.load.clients),
+                plan, self.folder, progress, warmup_s=load.warmup_s, stack=self.stack, db=db, faults=faults,
+                processes=min(load.processes, load.clients),
             )  # fmt: skip
         finally:
             if db is not None:
                 await db.close()
         self.operations.extend(operation for _, operation in window.samples)
-        self.runs.append(figures(plan, window))
+        return window
 
     async def result(self) -> dict[str, Any]:
         """Check everything and tell it; ``violations`` is empty if every promise held."""

@@ -131,6 +131,7 @@ class Faults(_Part):
     freeze_every_s: _Seconds | None = None
     freeze_s: _Seconds = 5.0
     restart_postgres_every_s: _Seconds | None = None
+    checkpoint_every_s: _Seconds | None = None
     held_snapshot: bool = False
     checkpoint: bool = False
 

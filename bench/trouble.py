@@ -1,4 +1,4 @@
-"""What is done to a broker under load: workers killed or frozen, PostgreSQL restarted, a snapshot held."""
+"""What is done to a broker under load: workers killed or frozen, PostgreSQL restarted, checkpoints, a snapshot held."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bench.scenario_file import Faults
 from bench.stack import BenchError, Stack
 
 _LIMIT_S = 5.0
+_CHECKPOINT_S = 300.0
 _BACKEND = """
 SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() LIMIT 1
 """
@@ -30,6 +31,7 @@ async def trouble(faults: Faults, stack: Stack) -> AsyncIterator[dict[str, int]]
         ("killed", faults.kill_every_s, lambda: _kill(stack)),
         ("frozen", faults.freeze_every_s, lambda: _freeze(stack, faults.freeze_s)),
         ("postgres_restarts", faults.restart_postgres_every_s, lambda: _restart_postgres(stack)),
+        ("checkpoints", faults.checkpoint_every_s, lambda: _checkpoint(stack)),
     ]
     tasks = [asyncio.create_task(_again(done, name, every, act)) for name, every, act in kinds if every is not None]
     holder = await _hold(stack) if faults.held_snapshot else None
@@ -80,6 +82,17 @@ async def _restart_postgres(stack: Stack) -> int:
                 return 1
         finally:
             db.terminate()
+    return 0
+
+
+async def _checkpoint(stack: Stack) -> int:
+    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        db = await asyncpg.connect(stack.database, timeout=_LIMIT_S)
+        try:
+            await db.execute("CHECKPOINT", timeout=_CHECKPOINT_S)
+        finally:
+            db.terminate()
+        return 1
     return 0
 
 

@@ -4,7 +4,7 @@ Rows of one request share ``request``; what the platform did by itself (an expir
 ``at`` is when it took effect, ``received_at`` when the request arrived: distinct requests in an interval are distinct
 ``request`` values whose ``received_at`` lies in it. The row of a change (a modification, a temporary callee, a caller
 to call back) has the state after it and, under ``was``, the former values of what it changed; ``since`` is the time of
-the binding where that is not the row's own.
+the binding where that is not the row's own. ``delay_ms`` is by how much a delay makes its answer later.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ from broker.emulator.times import from_rfc3339, rfc3339
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a row exists: the request it answers, or what else ended a binding."""
+    """Why a row exists: the request it answers, or what else ended a binding; ``delay_ms`` of a fault that delays."""
 
     request: int | None = None
     received_ms: int | None = None
     fault: str | None = None
     reason: str | None = None
+    delay_ms: int | None = None
+
+    def delay(self) -> dict[str, int]:
+        """Return the part of a row that those of delayed answers have."""
+        return {} if self.delay_ms is None else {"delay_ms": self.delay_ms}
 
 
 def effect_row(
@@ -63,6 +68,7 @@ def effect_row(
                 "serial": binding.serial,
                 "fault": cause.fault,
                 "reason": cause.reason,
+                **cause.delay(),
                 **_rarely(at_ms, binding, old),
             }
         )
@@ -152,6 +158,7 @@ def other_row(
                 "duration": None,
                 "fault": cause.fault,
                 "reason": cause.reason,
+                **cause.delay(),
             }
         )
         + b"\n"

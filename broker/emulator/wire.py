@@ -144,7 +144,8 @@ class Wire:
         return Handling(200, recording.wav(), kind="audio/x-wav")
 
     def _hit(self, fault: Fault, app: App, op: Op, query: str, body: bytes | None, cause: Cause) -> Handling:
-        cause = Cause(cause.request, cause.received_ms, fault=fault.kind)
+        delay_ms = fault.ms if fault.kind is FaultKind.DELAY else None
+        cause = Cause(cause.request, cause.received_ms, fault=fault.kind, delay_ms=delay_ms)
         delay_s = fault.ms / 1000
 
         def execute() -> Handling:

@@ -105,6 +105,13 @@ async def test_delay_answers_in_the_end(emu: Emulated) -> None:
     assert time.monotonic() - started >= 0.059
 
 
+async def test_ledger_tells_the_delay(emu: Emulated) -> None:
+    """Rows of delayed requests, refused ones among them, say by how much; no other row has the field."""
+    await emu.fault(interface="bind", kind="delay", ms=7, count=2)
+    assert [(await emu.bind()).code for _ in range(3)] == ["0", "1012010", "1012010"]
+    assert [row.get("delay_ms") for row in await emu.ledger()] == [7, 7, None]
+
+
 async def test_delay_before_executes_later(emu: Emulated) -> None:
     """With ``when`` before, another client's bind made meanwhile wins, and the delayed one conflicts."""
     await emu.fault(interface="bind", kind="delay", ms=600, when="before", count=1)
