@@ -27,7 +27,7 @@ from bench.scenario_file import Faults, ScenarioFile
 from bench.series import answers, distribution
 from bench.stack import Stack, address, running
 from bench.window import Progress, Window, run_window
-from bench.wire import set_wire
+from bench.wire import set_wire, spoken
 
 _SETTLE_S = 60.0
 
@@ -163,8 +163,9 @@ async def prepared(ask: Ask, exits: AsyncExitStack) -> Bench:
         host, port = address(ask.target.url, mine=ask.target.own)
         plan = replace(plan, host=host, port=port, api_key=ask.target.api_key, pools=ask.target.pools)
         return Bench(ask, plan, folder)
+    options, trust = spoken(file.platform, folder)
     with variables(file.broker.settings):
-        stack = await exits.enter_async_context(running(file.broker.workers, ask.state_root))
+        stack = await exits.enter_async_context(running(file.broker.workers, ask.state_root, *options, trust=trust))
     shape = file.shape()
     scenario = await prepare(stack, shape)
     await fill(stack, file.fill, shape, scenario.pools)

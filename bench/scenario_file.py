@@ -117,8 +117,13 @@ class Fill(_Part):
 
 
 class Wire(_Part):
-    """The platform: its latency is log-normal; ``codes`` are answered to so large a share instead of a success."""
+    """The platform: its latency is log-normal; flow control is answered to so large a share instead of a success.
 
+    Without ``keep_alive`` it closes after each answer; with ``tls`` it has a certificate that the broker trusts.
+    """
+
+    keep_alive: bool = True
+    tls: bool = False
     median_ms: float | None = Field(default=None, gt=0, le=60_000)
     sigma: float = Field(default=0.5, ge=0, le=3)
     flow_control_share: _Share = 0.0

@@ -51,8 +51,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(workers: int, folder: Path | None = None, *options: str) -> AsyncIterator[Stack]:
+async def running(
+    workers: int, folder: Path | None = None, *options: str, trust: Path | None = None
+) -> AsyncIterator[Stack]:
     """Run ``broker up`` with ``options`` on a fresh folder of a real disk and stop it afterwards.
+
+    It takes a platform with one of the certificates in ``trust`` for the right one (default: the system's).
 
     Raises:
         BenchError: if it does not come up, or ``folder`` (default: the system's lasting temporary one) is in memory.
@@ -65,7 +69,7 @@ async def running(workers: int, folder: Path | None = None, *options: str) -> As
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
-            "--state-dir", str(home), *options, stdout=PIPE, env=_environment(), limit=1 << 20,
+            "--state-dir", str(home), *options, stdout=PIPE, env=_environment(trust), limit=1 << 20,
         )  # fmt: skip
         yield _stack(home, process.pid, await _ready(process))
     finally:
@@ -79,11 +83,13 @@ async def running(workers: int, folder: Path | None = None, *options: str) -> As
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _environment() -> dict[str, str]:
+def _environment(trust: Path | None) -> dict[str, str]:
     """The user's own settings of the broker under test, but never their database; unless set nothing is shed."""
-    return {"BROKER_OVERLOAD_WAIT_S": "60"} | {
+    given = {
         name: value for name, value in os.environ.items() if name not in {"BROKER_DATABASE_URL", "BROKER_STATE_DIR"}
     }
+    trusted = {} if trust is None else {"SSL_CERT_FILE": str(trust)}
+    return {"BROKER_OVERLOAD_WAIT_S": "60", **given, **trusted}
 
 
 async def _ready(process: asyncio.subprocess.Process) -> dict[str, Any]:

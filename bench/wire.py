@@ -1,12 +1,14 @@
-"""The platform of a scenario: latency by a log-normal distribution, and refusals, set at the emulator."""
+"""The platform of a scenario: how it is spoken to, latency by a log-normal distribution, and refusals."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import aiohttp
 
+from bench.certificate import self_signed
 from bench.scenario_file import Wire
 from bench.stack import Stack
 
@@ -36,6 +38,15 @@ def rules(wire: Wire) -> list[dict[str, object]]:
             for step, ms in enumerate(latencies_ms(wire.median_ms, wire.sigma))
         ]
     return found
+
+
+def spoken(wire: Wire, folder: Path) -> tuple[list[str], Path | None]:
+    """Return options of ``broker up`` for this way to speak, and with TLS the certificate, which is in ``folder``."""
+    certificate = self_signed(folder / "platform.pem") if wire.tls else None
+    settings = [] if wire.keep_alive else ["keep_alive=false"]
+    if certificate is not None:
+        settings.append(f"certfile={certificate}")
+    return [word for setting in settings for word in ("--emulator-set", setting)], certificate
 
 
 async def set_wire(stack: Stack, wire: Wire) -> None:

@@ -42,8 +42,12 @@ def main() -> None:
               help="Port of the API; admin and edge take the next two. 0 = any free ones.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--test-clock", is_flag=True, help="Add POST /test/clock to the admin listener. For tests only.")
+@click.option("--emulator-set", "emulator", multiple=True, metavar="NAME=VALUE",
+              help="A setting of the emulator, such as keep_alive=false; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
-def up(state_dir: str | None, port: int, workers: int, test_clock: bool, as_json: bool) -> None:
+def up(
+    state_dir: str | None, port: int, workers: int, test_clock: bool, emulator: tuple[str, ...], as_json: bool
+) -> None:
     r"""Run everything on this machine: database, platform emulator, demonstration app, service.
 
     \b
@@ -53,7 +57,11 @@ def up(state_dir: str | None, port: int, workers: int, test_clock: bool, as_json
     """
     from broker.cli.up import run
 
-    sys.exit(run(state_dir=state_dir, port=port, workers=workers, test_clock=test_clock, as_json=as_json))
+    sys.exit(
+        run(
+            state_dir=state_dir, port=port, workers=workers, test_clock=test_clock, emulator=emulator, as_json=as_json
+        )
+    )  # fmt: skip
 
 
 @main.command()

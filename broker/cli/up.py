@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,8 +47,10 @@ class _Emulator:
     admin: str
 
 
-def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_json: bool) -> int:
-    """Start the parts, say where they are, and serve until a signal."""
+def run(
+    *, state_dir: str | None, port: int, workers: int, test_clock: bool, emulator: Sequence[str], as_json: bool
+) -> int:
+    """Start the parts, say where they are, and serve until a signal. ``emulator``: its settings, as NAME=VALUE."""
     folder = Path(state_dir) if state_dir else default_state_dir()
     try:
         with ExitStack() as stack:
@@ -67,7 +69,9 @@ def run(*, state_dir: str | None, port: int, workers: int, test_clock: bool, as_
             log_file = stack.enter_context((folder / "broker.log").open("ab"))
             # Standard output carries the ready line and nothing else.
             logging.configure("warning", log_file)
-            uvloop.run(_up(settings, environment, folder, who, log_file, test_clock=test_clock, as_json=as_json))
+            uvloop.run(
+                _up(settings, environment, folder, who, log_file, emulator, test_clock=test_clock, as_json=as_json)
+            )
             # Whoever still signals means what is being done already: the database's last checkpoint.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
@@ -104,6 +108,7 @@ async def _up(
     folder: Path,
     who: Identity,
     log_file: BinaryIO,
+    emulator_settings: Sequence[str],
     *,
     test_clock: bool,
     as_json: bool,
@@ -115,7 +120,8 @@ async def _up(
         statement_cache=settings.db_statement_cache,
     )
     # One process loads while the other one works; a child whose parent gives up ends with it.
-    emulator, _ = await asyncio.gather(_start_emulator(folder / "emulator", log_file), _open(db, settings))
+    starting = _start_emulator(folder / "emulator", log_file, emulator_settings)
+    emulator, _ = await asyncio.gather(starting, _open(db, settings))
     approvals = Approvals(db, wire=emulator.wire, admin=emulator.admin)
     try:
         vault = Vault(parse_data_keys(settings.data_keys), parse_index_key(settings.index_key))
@@ -148,10 +154,12 @@ async def _open(db: Database, settings: Settings) -> None:
     await db.open()
 
 
-async def _start_emulator(folder: Path, log_file: BinaryIO) -> _Emulator:
+async def _start_emulator(folder: Path, log_file: BinaryIO, settings: Sequence[str]) -> _Emulator:
+    given = [word for setting in settings for word in ("--set", setting)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "broker.cli.child", str(os.getpid()), "--state-dir", str(folder), "--rate", "0", "--json",
-        stdout=PIPE, stderr=log_file, start_new_session=True,  # a signal to the group is ours: the workers drain first
+        *given, stdout=PIPE, stderr=log_file,
+        start_new_session=True,  # a signal to the group is ours: the workers drain first
     )  # fmt: skip
     assert process.stdout is not None  # noqa: S101 - asked for with PIPE
     try:

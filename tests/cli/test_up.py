@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 
+from bench.certificate import self_signed
 from broker.cli.demo import POOLS, DemoApp, identity
 from tests.cli.test_commands import run
 from tests.contract.service import (
@@ -154,6 +157,29 @@ def test_the_ready_line(folder: Path) -> None:
         assert service.stop() == 0
         assert service.process.stdout is not None
         assert not service.process.stdout.read()
+
+
+async def test_the_emulator_takes_settings(folder: Path, tmp_path: Path) -> None:
+    """A platform with TLS that closes after each answer: orders are confirmed by it."""
+    certificate = self_signed(tmp_path / "platform.pem")
+    settings = [word for one in ("keep_alive=false", f"certfile={certificate}") for word in ("--emulator-set", one)]
+    with up(folder, *settings, settings={"SSL_CERT_FILE": str(certificate)}) as service:
+        wire = service.ready["emulator"]
+        assert wire.startswith("https://")
+        async with client_of(service) as client:
+            assert (await client.bind(a=phone(), b=phone())).body["state"] == "active"
+        trust = ssl.create_default_context(cafile=str(certificate))
+        async with aiohttp.ClientSession() as http, http.get(wire, ssl=trust) as answer:
+            assert answer.headers["Connection"] == "close"
+
+
+def test_a_wrong_setting_of_the_emulator_is_one_sentence(folder: Path) -> None:
+    """The log says what is wrong with it."""
+    ended = run("up", "--port", "0", "--state-dir", str(folder), "--emulator-set", "kept=false")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+    assert "kept" in (folder / "broker.log").read_text()
+    assert family(folder) == {}
 
 
 def test_a_folder_in_use_is_refused(folder: Path) -> None:

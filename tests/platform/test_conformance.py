@@ -6,7 +6,6 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -182,8 +181,7 @@ async def test_concurrent_binds(tmp_path: Path) -> None:
 async def test_over_tls(tmp_path: Path, *, keep_alive: bool) -> None:
     """The same over TLS with a certificate that the driver was told to trust."""
     _, ca_file = self_signed(tmp_path)
-    files: dict[str, Any] = {"certfile": tmp_path / "cert.pem", "keyfile": tmp_path / "key.pem"}
-    async with emulating(tmp_path, keep_alive=keep_alive, **files) as emulator:
+    async with emulating(tmp_path, keep_alive=keep_alive, certfile=Path(ca_file)) as emulator:
         assert emulator.wire.startswith("https://")
         async with closing(emulator.driver(tls=TlsOptions(ca_file=ca_file))) as driver:
             made = await bind(driver)

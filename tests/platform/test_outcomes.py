@@ -143,7 +143,7 @@ async def test_what_never_left(interface: Interface, tmp_path: Path) -> None:
         untrusted = await ask(interface, secret.base_url)
         assert (untrusted.verdict, secret.requests) == (Verdict.NOT_SENT, [])
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    old.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    old.load_cert_chain(tmp_path / "cert.pem")
 
     async def reset(wire: Wire) -> None:
         await wire.request()
