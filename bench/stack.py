@@ -9,8 +9,8 @@ import shutil
 import sys
 import tempfile
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import orjson
 from broker.cli.demo import Identity, identity
 from broker.store.crypto import Vault, parse_data_keys, parse_index_key
 
+#: The system's lasting temporary folder; what is made in it gets a random name.
+DISK = Path("/var/tmp")  # noqa: S108
 _START_S = 90
 _STOP_S = 30
 _MEMORY = frozenset({"tmpfs", "ramfs"})
@@ -61,29 +63,46 @@ async def running(
     Raises:
         BenchError: if it does not come up, or ``folder`` (default: the system's lasting temporary one) is in memory.
     """
-    root = folder or Path("/var/tmp")  # noqa: S108 - the folder in it gets a random name
+    with home_on_disk(folder) as home:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
+            "--state-dir", str(home), *options, stdout=PIPE, env=environment(trust), limit=1 << 20,
+        )  # fmt: skip
+        try:
+            yield _stack(home, process.pid, await _ready(process))
+        finally:
+            await stopped(process)
+
+
+@contextmanager
+def home_on_disk(root: Path | None) -> Iterator[Path]:
+    """Make a fresh state folder in ``root``, and take it away at the end.
+
+    Raises:
+        BenchError: if ``root`` (default: ``DISK``) is in memory.
+    """
+    root = root or DISK
     if filesystem(root) in _MEMORY:
         raise BenchError(f"{root} is in memory: a database there proves nothing; choose a disk with --state-root.")
     home = Path(tempfile.mkdtemp(prefix="broker-bench-", dir=root))
-    process = None
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
-            "--state-dir", str(home), *options, stdout=PIPE, env=_environment(trust), limit=1 << 20,
-        )  # fmt: skip
-        yield _stack(home, process.pid, await _ready(process))
+        yield home
     finally:
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _environment(trust: Path | None) -> dict[str, str]:
+async def stopped(process: asyncio.subprocess.Process) -> int:
+    """End ``broker up`` as a user does, hard if that takes too long; return its exit code."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+    return await process.wait()
+
+
+def environment(trust: Path | None = None) -> dict[str, str]:
     """The user's own settings of the broker under test, but never their database; unless set nothing is shed."""
     given = {
         name: value for name, value in os.environ.items() if name not in {"BROKER_DATABASE_URL", "BROKER_STATE_DIR"}

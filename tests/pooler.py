@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.ports import free_ports
 from tests.pg import state_folder
-from tests.ports import free_ports
 
 _PGBOUNCER = os.environ.get("BROKER_TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 _START_S = 20.0

@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bench.ports import free_ports
 from tests.contract.service import (
     CHECKOUT,
     LIMIT_S,
@@ -30,7 +31,6 @@ from tests.contract.service import (
     rows,
     wait_until,
 )
-from tests.ports import free_ports
 
 _NUMBERS = [f"+86170999000{place:02d}" for place in range(20)]
 

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from bench.certificate import self_signed
+from bench.ports import free_ports
 from broker.cli.demo import POOLS, DemoApp, identity
 from tests.cli.test_commands import run
 from tests.contract.service import (
@@ -29,7 +30,6 @@ from tests.contract.service import (
     wait_until,
 )
 from tests.pg import state_folder
-from tests.ports import free_ports
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import orjson
 import pytest
 from aiohttp import web
 
+from bench.ports import free_ports
 from broker.platform.huawei.sign import aksk_digest
 from tests.emulator.support import KEY, SECRET, X1, X2, A, B, C, Emulated, Json, emulator
-from tests.ports import free_ports
 
 LANDLINE = "+861065550001"
 

@@ -1,4 +1,4 @@
-"""Ports for servers of tests that must know theirs beforehand."""
+"""Ports for servers that must know theirs beforehand."""
 
 from __future__ import annotations
 
