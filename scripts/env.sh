@@ -48,6 +48,11 @@ make_environment() { # extras
     return 1
   fi
   "${pip[@]}" install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]" >&2
+  compiled
   echo "$wanted" >"$stamp.new"
   mv "$stamp.new" "$stamp"
+}
+
+compiled() { # Four processes start with `up`: with PYTHONDONTWRITEBYTECODE set, each would compile everything anew.
+  .venv/bin/python -m compileall -q broker bench
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import aiohttp
 import click
@@ -30,7 +30,9 @@ from broker.store.crypto import SealBroken, Vault, parse_data_keys, parse_index_
 from broker.store.database import Database, DatabaseAway
 from broker.store.migrate import MigrationError, migrate
 from broker.store.statements import statements
-from broker.supervisor import CannotServe, Supervisor
+
+if TYPE_CHECKING:
+    from broker.supervisor import Supervisor
 
 _EMULATOR_START_S = 10
 _LONGEST_ADVANCE_S = 366 * 86_400
@@ -78,7 +80,7 @@ def run(
     except SettingsError as error:
         click.echo("\n".join(error.problems), err=True)
         return 2
-    except (CannotStart, CannotServe, EmbeddedError, MigrationError, DatabaseAway, SealBroken) as error:
+    except (CannotStart, EmbeddedError, MigrationError, DatabaseAway, SealBroken) as error:
         click.echo(str(error), err=True)
         return 1
     except OSError as error:
@@ -119,8 +121,11 @@ async def _up(
         timeout_s=settings.db_timeout_s,
         statement_cache=settings.db_statement_cache,
     )
-    # One process loads while the other one works; a child whose parent gives up ends with it.
-    starting = _start_emulator(folder / "emulator", log_file, emulator_settings)
+    # One process loads while the other one does; a child whose parent gives up ends with it.
+    starting = asyncio.create_task(_start_emulator(folder / "emulator", log_file, emulator_settings))
+    await asyncio.sleep(0)  # from here on it runs
+    from broker.supervisor import CannotServe, Supervisor
+
     emulator, _ = await asyncio.gather(starting, _open(db, settings))
     approvals = Approvals(db, wire=emulator.wire, admin=emulator.admin)
     try:
@@ -134,11 +139,15 @@ async def _up(
             worker_log=log_file,
             admin_routes=(lambda app: _add_test_clock(app, db, emulator)) if test_clock else None,
         )
-        if await supervisor.start():
+        try:
+            ready = await supervisor.start()
+        except CannotServe as error:
+            raise CannotStart(str(error)) from None
+        if ready:
             await _point_pushes(emulator, who, supervisor.edge_url)
-            ready = _ready_line(supervisor, settings, emulator, who)
-            _leave_addresses(ready, folder)
-            _announce(ready, folder, as_json=as_json)
+            told = _ready_line(supervisor, settings, emulator, who)
+            _leave_addresses(told, folder)
+            _announce(told, folder, as_json=as_json)
         await supervisor.run_until_signal()
     finally:
         (folder / ADDRESSES).unlink(missing_ok=True)
