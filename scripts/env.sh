@@ -14,8 +14,9 @@ find_python() {
 }
 
 install() { # extras
-  local python stamp=.venv/.installed wanted
-  python=$(find_python)
+  local python=.venv/bin/python stamp=.venv/.installed wanted
+  # At hand, once it is there; others may be behind shims, which take their time.
+  "$python" -c '' 2>/dev/null || python=$(find_python)
   wanted="$1 $(cat pyproject.toml constraints.txt | "$python" -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if installed; then
     return
@@ -24,6 +25,7 @@ install() { # extras
     echo "This folder is not writable for $(id -un): clone the project somewhere of your own." >&2
     return 1
   fi
+  python=$(find_python)
   # Scripts that start together install once: the lock is on this very file, and Python takes it because not every
   # system has flock(1). It belongs to descriptor 9, so it lasts until that is closed, whatever ends this shell.
   exec 9<scripts/env.sh
