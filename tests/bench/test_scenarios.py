@@ -146,7 +146,7 @@ def _run(*arguments: str) -> dict[str, Any]:
 
 
 def test_a_file_of_ones_own_runs_and_is_judged(tmp_path: Path) -> None:
-    """A mix in shares, a slow platform, PostgreSQL restarted in between: nothing violated, and a page of it."""
+    """A mix in shares, a slow platform with TLS, PostgreSQL restarted meanwhile: nothing violated, and a page of it."""
     file, page = tmp_path / "mine.toml", tmp_path / "mine.html"
     file.write_text("""
 about = "all at once"
@@ -169,8 +169,11 @@ zipf = 1.0
 quarantine_s = 1
 [platform]
 median_ms = 5.0
+keep_alive = false
+tls = true
 [faults]
 restart_postgres_every_s = 2.5
+checkpoint_every_s = 1.0
 [broker]
 settings = { BROKER_LEASE_S = "6", BROKER_RESCUE_INTERVAL_S = "0.5", BROKER_PLATFORM_ABSENCE_S = "5" }
 """)
@@ -178,6 +181,7 @@ settings = { BROKER_LEASE_S = "6", BROKER_RESCUE_INTERVAL_S = "0.5", BROKER_PLAT
     (run,) = result["runs"]
     assert result["violations"] == []
     assert run["troubles"]["postgres_restarts"] >= 1  # a slow machine has time for two
+    assert run["troubles"]["checkpoints"] >= 1
     assert min(run["confirmed"], run["released"], run["reads"]["ok"], run["changes"]["ok"]) > 0
     assert sum(run["over_time"]["answers"]["confirmed_per_s"]) > 0
     assert max(run["over_time"]["processes"]["cores"]["workers"]) > 0
