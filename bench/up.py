@@ -1,7 +1,8 @@
 """``python -m bench.up``: how long `./scripts/up` takes until the service is ready, once everything is installed.
 
 Each run starts it on a fresh folder (cold: a database is made) and, after it has ended, on the same one (warm). The
-time goes from the start of the process to the first 200 of /readyz. Exit code 1 if a start did not end as it should.
+time goes from the start of the process to the first 200 of /readyz; the modules are compiled before, as the
+installation leaves them. Exit code 1 if a start did not end as it should.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping, Sequence
+from compileall import compile_dir
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def measure(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Start and end it again and again."""
+    compile_dir(_SCRIPT.parents[1] / "broker", quiet=2)
     took: dict[str, list[float]] = {kind: [] for kind in _TARGETS_S}
     violations = []
     for run in range(options.runs):
