@@ -1,6 +1,8 @@
 # Sourced by the other scripts: makes .venv and installs what $1 (extras) asks for, once per change of the lists.
 # Needs Python >= 3.11 and pip; PYTHON=... chooses the interpreter.
 set -euo pipefail
+# Where this is set each of our many processes compiles the whole broker anew before it can start.
+unset PYTHONDONTWRITEBYTECODE
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {
