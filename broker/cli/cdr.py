@@ -27,7 +27,7 @@ def cdr() -> None:
     Examples:
       broker cdr import cdrs.csv --dry-run --app food
       broker cdr import cdrs.ndjson.gz --app food
-      broker cdr import export.csv --encoding gb18030 --column '话单标识=icid'
+      broker cdr import export.csv --encoding gb18030 --zone Asia/Shanghai --column '话单标识=icid'
     """
 
 
@@ -38,26 +38,33 @@ def cdr() -> None:
               help="A column of the file by another name, as 'Call ID=icid'; repeatable.")  # fmt: skip
 @click.option("--encoding", type=click.Choice(_ENCODINGS), default="utf-8", show_default=True,
               help="How the file is written; one that begins with UTF-8's mark is UTF-8.")  # fmt: skip
+@click.option("--zone", default="UTC", show_default=True, help="Of times that do not say theirs, as Asia/Shanghai.")
 @click.option("--dry-run", is_flag=True, help="Only look: nothing is written down.")
 @with_app
 @with_state_dir
 @with_json
 def import_cdrs(
-    file: Path, form: str | None, columns: tuple[str, ...], encoding: str, dry_run: bool, app: str | None,
-    state_dir: str | None, as_json: bool,
+    file: Path, form: str | None, columns: tuple[str, ...], encoding: str, zone: str, dry_run: bool,
+    app: str | None, state_dir: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Enter records that were not pushed, as after an outage of more than five hours.
 
     FILE is CSV with a head, or a JSON object a line, packed (.gz) or not; names are the platform's (icid, sessionId,
-    callerNum, bindNum, callEndTime, ...), in any case. Records that are known change nothing, so a file may be
-    imported again. Effects follow within seconds, by running instances. A line with bytes that are not of the encoding
-    ends the import before anything is entered.
+    callerNum, bindNum, callEndTime, ...), in any case. Times without a zone are read as of --zone: name the console's
+    where it writes local time. Records that are known change nothing, so a file may be imported again. Effects follow
+    within seconds, by running instances. A line with bytes that are not of the encoding ends the import before anything
+    is entered.
     """
+    from datetime import UTC
+    from zoneinfo import ZoneInfo, available_timezones
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from broker.flows.operate import records as flow
 
+    if zone != "UTC" and zone not in available_timezones():
+        raise click.BadParameter("is no name of the IANA database, as Asia/Shanghai", param_hint="--zone")
     named = _named(columns)
     packed = file.suffix == ".gz"
     inner = file.with_suffix("") if packed else file
@@ -71,7 +78,8 @@ def import_cdrs(
         with _opened(file, packed=packed) as opened, shown as bar:
             task = bar.add_task("", total=many)
             return await flow.take_in(
-                desk, await the_app(desk, app), _lines(opened, kind, named, encoding), dry_run=dry_run,
+                desk, await the_app(desk, app), _lines(opened, kind, named, encoding),
+                zone=UTC if zone == "UTC" else ZoneInfo(zone), dry_run=dry_run,
                 progress=lambda count: bar.advance(task, count),
             )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 from uuid import UUID
 
@@ -219,6 +219,24 @@ CDR_NAMES: Final = (
     "fwdUnaswRsn", "sipStatusCode", "callRelDirection", "recordFlag", "recordObjectName", "recordDomain",
     "recordStartTime",
 )  # fmt: skip
+#: Those that are times.
+_CDR_TIMES: Final = (
+    "callInTime", "fwdStartTime", "fwdAlertingTime", "fwdAnswerTime", "callEndTime", "failTime", "recordStartTime",
+)  # fmt: skip
+
+
+def zoned(record: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
+    """Return a record whose times without a zone are of ``zone``; one that comes twice in autumn is the first."""
+    return {name: _zoned(value, zone) if name in _CDR_TIMES else value for name, value in record.items()}
+
+
+def _zoned(given: object, zone: tzinfo) -> object:
+    word = _word(given)
+    try:
+        at = datetime.fromisoformat(word or "")
+        return at.replace(tzinfo=zone).astimezone(UTC).isoformat() if at.tzinfo is None else given
+    except (ValueError, OverflowError):
+        return given  # no time in any zone
 
 
 def _cdr(told: object) -> Cdr | None:

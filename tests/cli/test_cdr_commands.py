@@ -88,6 +88,27 @@ def test_a_file_in_another_encoding(service: Service, tmp_path: Path) -> None:
     assert ask(service, *command)["new"] == 3
 
 
+async def test_local_times(service: Service, tmp_path: Path) -> None:
+    """Times without a zone are of the one that is named, UTC if none is; those with a zone stay, as does nonsense."""
+    ended = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    local = (ended + timedelta(hours=8)).strftime("%Y-%m-%d %H:%M:%S")
+    told = {"local": local, "own": ended.isoformat(), "none": "soon"}
+    records = [fee(session_id(), bindNum=x) | {"callEndTime": at} for x, at in told.items()]
+    file = tmp_path / "local.ndjson"
+    file.write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in records))
+    command = ("cdr", "import", str(file), "--app", "demo-axb")
+    for unknown in ("Mars/Olympus", "../UTC", ""):
+        refused = plain(service, *command, "--zone", unknown)
+        assert (refused.returncode, "IANA" in refused.stderr, "Traceback" in refused.stderr) == (2, True, False)
+    assert ask(service, *command, "--zone", "Asia/Shanghai")["new"] == 3
+
+    async def entered() -> bool:
+        found = await rows(service, "SELECT x, ended_at FROM cdr WHERE x = ANY($1)", list(told))
+        return {row["x"]: row["ended_at"] for row in found} == {"local": ended, "own": ended, "none": None}
+
+    await eventually(entered, "the records are there with the time of their zone")
+
+
 def test_a_dry_run_counts_as_the_import_does(service: Service, tmp_path: Path) -> None:
     """A record that is twice in a file is new once, however far apart the two are."""
     records = [fee(session_id(), bindNum="+8617010000001") for _ in range(300)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import Any, Final
 
 import orjson
 
-from broker.domain.notice import Told, read
+from broker.domain.notice import Told, read, zoned
 from broker.flows.notices import Notices
 from broker.flows.operate.desk import Desk, Shown, app_id
 from broker.store import registry, told
@@ -25,11 +25,18 @@ Line = tuple[int, Mapping[str, Any] | None]
 
 
 async def take_in(
-    desk: Desk, app: str, lines: Iterator[Line], *, dry_run: bool, progress: Callable[[int], object]
+    desk: Desk,
+    app: str,
+    lines: Iterator[Line],
+    *,
+    dry_run: bool,
+    progress: Callable[[int], object],
+    zone: tzinfo = UTC,
 ) -> Shown:
     """Enter records and return how many were new, known, too old to be kept, or unreadable, and which lines were.
 
-    Running instances bring their effects about. What was stopped may be repeated: no record has effects twice.
+    Times without a zone are of ``zone``. Running instances bring the effects of records about. What was stopped may be
+    repeated: no record has effects twice.
 
     Raises:
         NotFound: there is no such app.
@@ -44,7 +51,7 @@ async def take_in(
     while batch := list(islice(lines, _SLICE)):
         good: list[Told] = []
         for number, said in batch:
-            one = _record(said)
+            one = _record(said, zone)
             if one is None or one.notice is None:
                 counts["unreadable"] += 1
                 unreadable.append(number)
@@ -77,8 +84,8 @@ async def _enter(
     counts["known"] += len(records) - len(missing)
 
 
-def _record(said: Mapping[str, Any] | None) -> Told | None:
+def _record(said: Mapping[str, Any] | None, zone: tzinfo) -> Told | None:
     if said is None:
         return None
-    (one,) = read(orjson.dumps({"eventType": "fee", "feeLst": [dict(said)]}), datetime.now(UTC))
+    (one,) = read(orjson.dumps({"eventType": "fee", "feeLst": [zoned(said, zone)]}), datetime.now(UTC))
     return one
