@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -144,6 +145,20 @@ async def test_found_as_late_as_the_app_keeps_the_past(edge: Edge) -> None:
     assert found == {"history": [claim.binding_id], "token": [claim.binding_id]}
     await shop.advance(600)
     assert await imported() == 0
+
+
+async def test_a_file_of_nonsense_takes_no_memory(edge: Edge) -> None:
+    """Of unreadable lines the first hundred are named and all are counted; no more than those are remembered."""
+    many = 100_000
+    desk, lines = Desk(edge.shop.db, VAULT), ((number, None) for number in range(1000, 1000 + many))
+    tracemalloc.start()
+    try:
+        told = await take_in(desk, "shop", lines, dry_run=True, progress=lambda _: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (told["unreadable"], told["unreadable_lines"]) == (many, list(range(1000, 1100)))
+    assert peak < many * 20
 
 
 async def test_records_come_in_any_parcels(edge: Edge) -> None:

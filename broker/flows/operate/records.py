@@ -54,15 +54,15 @@ async def take_in(
             one = _record(said, zone)
             if one is None or one.notice is None:
                 counts["unreadable"] += 1
-                unreadable.append(number)
+                if len(unreadable) < _MOST_NAMED:
+                    unreadable.append(number)
             elif one.notice.at < oldest:
                 counts["too_old"] += 1
             else:
                 good.append(one)
         await _enter(desk, notices, owner, good, counts, looked_at)
         progress(len(batch))
-    named: Sequence[int] = unreadable[:_MOST_NAMED]
-    return {"dry_run": dry_run, **counts, "unreadable_lines": named}
+    return {"dry_run": dry_run, **counts, "unreadable_lines": unreadable}
 
 
 async def _enter(
