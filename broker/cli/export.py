@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +42,8 @@ def export(
 ) -> None:
     r"""Write calls, call detail records or short messages of an app to a file, newest first. Phones are masked.
 
-    The file has another name until it is whole; with `--reveal` only you may read it.
+    The file is called FILE.part until it is whole; an export that fails or is ended leaves none. With `--reveal` only
+    you may read it.
 
     \b
     Examples:
@@ -56,13 +59,12 @@ def export(
     from broker.flows.operate.fields import ExportFilter, read
 
     table: Any = _TABLES[what]
-    draft = out.with_name(out.name + ".part") if out is not None else None
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} " + what), TimeElapsedColumn())
 
     async def job(desk: Any) -> int:
         filters, named, count = read(ExportFilter, asked), await the_app(desk, app), 0
         with ExitStack() as exits:
-            file = exits.enter_context(_opened(draft, reveal=reveal)) if draft is not None else sys.stdout.buffer
+            file = exits.enter_context(_draft(out, reveal=reveal)) if out is not None else sys.stdout.buffer
             quiet = not sys.stderr.isatty()
             bar = exits.enter_context(Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet))
             task = bar.add_task("", total=None)
@@ -78,13 +80,37 @@ def export(
         count = work(state_dir, job)
     except OSError as error:
         raise click.ClickException(f"{out or 'standard output'}: {error.strerror or error}") from None
-    if draft is not None and out is not None:
-        draft.replace(out)
+    if out is not None:
         click.echo(f"{count:,} {what} in {out}", err=True)
 
 
-def _opened(draft: Path, *, reveal: bool) -> BinaryIO:
-    """Open the file anew; nobody else reads one with real numbers."""
-    if reveal:
+@contextmanager
+def _draft(out: Path, *, reveal: bool) -> Iterator[BinaryIO]:
+    """Open a file that becomes ``out`` when all went well, and is gone otherwise; it is nobody else's file or link.
+
+    Raises:
+        ClickException: there is one of its name.
+    """
+    draft = out.with_name(out.name + ".part")
+    try:
+        opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600 if reveal else 0o666)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{draft} is there: another export writes it, or one was killed; remove it if none does."
+        ) from None
+    before = {number: signal.signal(number, _interrupted) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with os.fdopen(opened, "wb") as file:
+            yield file
+        draft.replace(out)
+    except BaseException:
         draft.unlink(missing_ok=True)
-    return os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if reveal else 0o666), "wb")
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    """End as by Ctrl-C, so that what is half written is removed."""
+    signal.raise_signal(signal.SIGINT)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
+import pytest
 
 from tests.contract.service import (
     Client,
@@ -22,6 +25,7 @@ from tests.contract.service import (
     phone,
     rows,
     settled_config,
+    wait_until,
 )
 from tests.edge.rig import event, fee, fees, headers, message, session_id
 
@@ -201,7 +205,6 @@ async def test_an_operators_export_in_clear_is_noted(service: Service, client: C
 
     await eventually(told, "the message is told")
     out = tmp_path / "sms.ndjson"
-    out.with_name("sms.ndjson.part").write_text("left behind")
     noted = "SELECT who FROM audit WHERE what = 'reveal' AND subject LIKE 'sms: %'"
     before = len(await rows(service, noted))
     arguments = ("export", "sms", "--app", "demo-axb", "--x", bound["x"], "--format", "ndjson", "--out", str(out))
@@ -215,3 +218,41 @@ async def test_an_operators_export_in_clear_is_noted(service: Service, client: C
         assert len(await rows(service, noted)) == before + len(reveal)
     assert "@" in (await rows(service, noted))[-1]["who"]
     assert out.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_export_that_is_ended_leaves_nothing(service: Service, tmp_path: Path, number: signal.Signals) -> None:
+    """Not the half of a file, whose numbers are in clear; nor does it write where another one's file or link is."""
+    out, draft = tmp_path / "sms.csv", tmp_path / "sms.csv.part"
+    arguments = ("export", "sms", "--app", "demo-axb", "--reveal", "--out", str(out))
+    commanded = command(*arguments, "--state-dir", str(service.folder))
+
+    def ended() -> tuple[int, str]:
+        with subprocess.Popen(commanded, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+            wait_until(draft.exists, "it has begun")
+            process.send_signal(number)
+            _, words = process.communicate(timeout=60)
+            return process.returncode, words
+
+    database = await asyncpg.connect(service.database)
+    try:
+        async with database.transaction():
+            await database.execute("LOCK TABLE sms IN ACCESS EXCLUSIVE MODE")
+            code, words = await asyncio.to_thread(ended)
+    finally:
+        await database.close()
+    assert (code, "Traceback" in words, draft.exists(), out.exists()) == (1, False, False, False)
+
+
+async def test_an_export_writes_into_no_other_file(service: Service, tmp_path: Path) -> None:
+    """What has the name that the file has until it is whole is left alone, and said."""
+    out, draft, elsewhere = tmp_path / "sms.csv", tmp_path / "sms.csv.part", tmp_path / "elsewhere"
+    elsewhere.write_text("somebody's")
+    draft.symlink_to(elsewhere)
+    arguments = ("export", "sms", "--app", "demo-axb", "--reveal", "--out", str(out))
+    ended = await asyncio.to_thread(
+        subprocess.run, command(*arguments, "--state-dir", str(service.folder)), env=environment(),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, f"{draft} is there" in " ".join(ended.stderr.split())) == (1, True)
+    assert (elsewhere.read_text(), draft.is_symlink(), out.exists()) == ("somebody's", True, False)
