@@ -269,7 +269,6 @@ class Worker:
             WebhookClient(
                 timeout_s=settings.webhook_timeout_s,
                 allowed=parse_networks(settings.webhook_allow),
-                most_of_host=settings.webhook_concurrency,
             ),
             Delivery(
                 schedule=parse_schedule(settings.webhook_retry_s),

@@ -37,11 +37,10 @@ class Answer:
 class WebhookClient:
     """One for a process. Connections are kept; no receiver's can keep another's from being made."""
 
-    def __init__(self, *, timeout_s: float, allowed: Sequence[Network], most_of_host: int) -> None:
+    def __init__(self, *, timeout_s: float, allowed: Sequence[Network]) -> None:
         """``allowed`` are networks that may be reached beside public addresses, and without TLS."""
         self._allowed = allowed
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._most_of_host = most_of_host
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -77,8 +76,9 @@ class WebhookClient:
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         if scheme not in self._sessions:
             connector = aiohttp.TCPConnector(
+                # Whoever sends has a bound of its own; one by host would have endpoints of one host wait for another.
                 limit=0,
-                limit_per_host=self._most_of_host,
+                limit_per_host=0,
                 ttl_dns_cache=30,
                 socket_factory=self._guarded if scheme == "https" else self._guarded_plain,
             )

@@ -21,7 +21,7 @@ _LOCAL: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"),)
 
 @asynccontextmanager
 async def _client(allowed: Sequence[Network] = _LOCAL, timeout_s: float = 20) -> AsyncIterator[WebhookClient]:
-    client = WebhookClient(timeout_s=timeout_s, allowed=allowed, most_of_host=4)
+    client = WebhookClient(timeout_s=timeout_s, allowed=allowed)
     yield client
     await client.close()
 
@@ -133,6 +133,26 @@ async def test_a_receiver_can_keep_nobody_waiting() -> None:
         never.set()
     async with _server(endless) as (url, _), _client() as client:
         assert await _post(client, url) == Answer(None)
+
+
+async def test_endpoints_of_one_host_do_not_wait_for_each_other() -> None:
+    """However many messages one of them leaves without an answer, the other one at the same port has its own."""
+    silent, asked = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def answer(request: web.Request) -> web.Response:
+        if "silent" in request.query:
+            asked.release()
+            await silent.wait()
+        return web.Response()
+
+    many = 100  # the most that one may have at once
+    async with _server(answer) as (url, _), _client(timeout_s=60) as client:
+        waiting = [asyncio.create_task(_post(client, f"{url}?silent")) for _ in range(many)]
+        for _ in waiting:
+            await asyncio.wait_for(asked.acquire(), 60)
+        assert await _post(client, url) == Answer(None)
+        silent.set()
+        assert await asyncio.gather(*waiting) == [Answer(None)] * many
 
 
 @pytest.mark.parametrize(
