@@ -34,6 +34,7 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import PlatformCall
 from broker.flows.change import Changer
+from broker.flows.exports import Exports
 from broker.flows.feed import Feeds
 from broker.flows.inbound import Inbound, steady
 from broker.flows.live import Counted
@@ -375,6 +376,7 @@ class Worker:
             gate=self._gate,
             inbound=Inbound(Batcher("take_requests", partial(inbound.take_requests, db), in_flight=1), steady),
             feeds=self._feeds,
+            exports=Exports(),
             limits=Limits(default_deadline_s=settings.request_timeout_s, lease_s=settings.lease_s),
             shadowed=self._shadowed,
         )

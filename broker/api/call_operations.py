@@ -91,7 +91,7 @@ def _told(name: str, what: str, page: type[BaseModel], item: dict[str, Any]) -> 
             'Filters narrow the list together. `Link` with `rel="next"` leads to the next page; a page may be short'
             " while there are more. Numbers are masked unless the key has the scope `reveal`. With `Accept: text/csv`"
             " or `application/x-ndjson` everything comes in one answer, whatever the limit; one that was cut off"
-            " has no last chunk."
+            " has no last chunk. 503 `overloaded` while too many are being sent."
         ),
         parameters=("binding_id", "order_id", "x", "since", "until", "limit", "cursor", "Request-Timeout"),
         answers={200: Answer("A page.", page, ("Link",), shown)},

@@ -15,6 +15,7 @@ from broker.flows.asking import Asking
 from broker.flows.batching import Batcher
 from broker.flows.calls import Dispatch
 from broker.flows.change import Changer
+from broker.flows.exports import Exports
 from broker.flows.feed import Feeds
 from broker.flows.inbound import Inbound
 from broker.flows.peers import Peers
@@ -70,6 +71,7 @@ class Services:
     #: What apps in shadow refuse, by (app id, what).
     shadowed: Counter[tuple[int, str]]
     feeds: Feeds
+    exports: Exports
     draining: bool = False
 
     def refused(self, app: App, status: int, code: str) -> None:

@@ -34,6 +34,8 @@ _FORMATS: dict[str, Format] = {"text/csv": "csv", "application/x-ndjson": "ndjso
 #: Rows of one look into the database while everything is sent; who takes nothing for so long is cut off.
 _SLICE = 200
 _SLOW_S = 10.0
+#: Nobody is sent more than what goes in this time.
+_LONGEST_S = 3600.0
 
 
 def listed(table: Table, path: str) -> Reader:
@@ -43,7 +45,8 @@ def listed(table: Table, path: str) -> Reader:
         asked = parse.told_query(request)
         accepted = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip()
         if accepted in _FORMATS and request.method == "GET":
-            return await _export(table, accepted, asked, request, services, heard)
+            with services.exports.one_more(heard.key.app.id):
+                return await _export(table, accepted, asked, request, services, heard)
         items, cursor = await _page(table, asked, None, services, heard)
         following = None
         if cursor is not None:
@@ -79,15 +82,18 @@ async def _export(
     await response.prepare(request)
     sent = 0
     try:
-        await _write(response, tabular.head(table, form))
-        while True:
-            await _write(response, tabular.lines(table, form, items))
-            sent += len(items)
-            if cursor is None:
-                break
-            slice_ = slice_.model_copy(update={"cursor": cursor})
-            items, cursor = await _page(table, slice_, None, services, heard)
-        await response.write_eof()
+        async with asyncio.timeout(_LONGEST_S):
+            await _write(response, tabular.head(table, form))
+            while True:
+                await _write(response, tabular.lines(table, form, items))
+                sent += len(items)
+                if cursor is None:
+                    break
+                slice_ = slice_.model_copy(update={"cursor": cursor})
+                items, cursor = await _page(table, slice_, None, services, heard)
+        with aside():
+            async with asyncio.timeout(_SLOW_S):
+                await response.write_eof()
     except (Problem, SealBroken, ConnectionError, TimeoutError):
         # The status has been sent: what is missing is told by how the connection ends.
         if request.transport is not None:

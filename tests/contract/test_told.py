@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import itertools
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -192,6 +193,26 @@ async def test_everything_at_once(service: Service, client: Client, tmp_path: Pa
     assert [line for line in written if line["bindings"] == bound["id"]] == lines
     assert f"{len(written):,} cdrs" in ended.stderr
     assert bound["caller"] not in out.read_text()
+
+
+async def test_only_so_many_are_sent_whole_at_once(service: Service, client: Client) -> None:
+    """More of an app are told to come back; whoever is not among too many gets everything, and then others do."""
+    database = await asyncpg.connect(service.database)
+    try:
+        async with database.transaction():
+            await database.execute("LOCK TABLE cdr IN ACCESS EXCLUSIVE MODE")
+            asked = [
+                asyncio.create_task(client.ask("GET", "/v1/cdrs", headers={"Accept": "text/csv"})) for _ in range(12)
+            ]
+            # Two workers, two of each.
+            for done in itertools.islice(asyncio.as_completed(asked), len(asked) - 4):
+                (await asyncio.wait_for(done, 60)).problem(503, "overloaded")
+    finally:
+        await database.close()
+    answers = await asyncio.gather(*asked)
+    assert {answer.headers["Retry-After"] for answer in answers if answer.status != 200} == {"5"}
+    assert 1 <= len([answer for answer in answers if answer.status == 200]) <= 4
+    assert (await client.ask("GET", "/v1/cdrs", headers={"Accept": "text/csv"})).status == 200
 
 
 async def test_an_operators_export_in_clear_is_noted(service: Service, client: Client, tmp_path: Path) -> None:
