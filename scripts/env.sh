@@ -57,6 +57,6 @@ make_environment() { # extras
   mv "$stamp.new" "$stamp"
 }
 
-compiled() { # Four processes start with `up`: with PYTHONDONTWRITEBYTECODE set, each would compile everything anew.
+compiled() { # Or each of the processes that `up` starts first would do it.
   .venv/bin/python -m compileall -q broker bench
 }
