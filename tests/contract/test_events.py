@@ -157,7 +157,7 @@ async def test_a_quiet_stream_shows_that_it_lives(client: Client) -> None:
     response.close()
 
 
-def _sockets() -> list[str]:
+def sockets() -> list[str]:
     """The kernel's view: what it holds stays there until somebody reads, so the reader's own socket shows no end."""
     return Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
 
@@ -177,7 +177,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(client: Client, service: S
         server, own = f":{int(port):04X} ", f":{slow.getsockname()[1]:04X} 01 "
 
         async def cut() -> bool:
-            return not any(server in line and own in line.split(server, 1)[1] for line in _sockets())
+            return not any(server in line and own in line.split(server, 1)[1] for line in sockets())
 
         after = await _latest(client)
         binding = (await client.bind()).body["id"]

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import signal
+import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,10 @@ import orjson
 import pytest
 
 from tests.contract.service import (
+    LIMIT_S,
     Client,
     Service,
+    Tenant,
     add_key,
     command,
     environment,
@@ -28,6 +31,7 @@ from tests.contract.service import (
     settled_config,
     wait_until,
 )
+from tests.contract.test_events import sockets
 from tests.edge.rig import event, fee, fees, headers, message, session_id
 
 
@@ -213,6 +217,34 @@ async def test_only_so_many_are_sent_whole_at_once(service: Service, client: Cli
     assert {answer.headers["Retry-After"] for answer in answers if answer.status != 200} == {"5"}
     assert 1 <= len([answer for answer in answers if answer.status == 200]) <= 4
     assert (await client.ask("GET", "/v1/cdrs", headers={"Accept": "text/csv"})).status == 200
+
+
+async def test_a_reader_that_takes_nothing_of_a_whole_list(service: Service, other: Tenant) -> None:
+    """It is cut off once its connection is full and nothing was taken for ten seconds."""
+    await rows(
+        service,
+        "INSERT INTO cdr (at, id, app_id, pool_id, bindings, talk_s, recorded, received_at)"
+        " SELECT broker_now(), gen_random_uuid(), $1, 1, array_fill(gen_random_uuid(), ARRAY[200]), 0, false,"
+        " broker_now() FROM generate_series(1, 2000)",
+        other.app_id,
+    )
+    host, _, port = service.api.removeprefix("http://").partition(":")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((host, int(port)))
+        slow.sendall(
+            f"GET /v1/cdrs HTTP/1.1\r\nHost: {host}\r\nAccept: text/csv\r\n"
+            f"Authorization: Bearer {other.keys['main']}\r\n\r\n".encode()
+        )
+        assert slow.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        server, own = f":{int(port):04X} ", f":{slow.getsockname()[1]:04X} 01 "
+
+        async def cut() -> bool:
+            return not any(server in line and own in line.split(server, 1)[1] for line in sockets())
+
+        assert not await cut()
+        await eventually(cut, "the slow reader is cut off", limit_s=2 * LIMIT_S)
+    await rows(service, "DELETE FROM cdr WHERE app_id = $1", other.app_id)
 
 
 async def test_an_operators_export_in_clear_is_noted(service: Service, client: Client, tmp_path: Path) -> None:
