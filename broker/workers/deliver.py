@@ -95,7 +95,7 @@ class Deliverer:
         self._stopping = False
         #: What came of some events could not be written down: they are sent again from where it was.
         self._lost = False
-        self._due_at = 0.0
+        self._due_at = self._look_at = 0.0
         self._error: str | None = None
         self._delivered = self._missed = 0
         self._done: list[int] = []
@@ -161,6 +161,7 @@ class Deliverer:
 
     async def _take_due(self) -> None:
         """Take events whose time has come from those that wait."""
+        await self._look_for_replays()
         if not self._waiting or boottime() < self._due_at:
             return
         self._due_at = boottime() + _LOOK_S
@@ -181,6 +182,16 @@ class Deliverer:
                 self._done.append(one.pos)
             elif one.pos not in self._parks and one.pos not in self._done:
                 self._enter(_Item(event, one.attempts, parked=True, tried_s_ago=one.tried_s_ago))
+
+    async def _look_for_replays(self) -> None:
+        """See, now and then, whether events wait that we know nothing of: operators have some sent again."""
+        now = boottime()
+        if self._waiting or self._done or self._parks or now < self._look_at:
+            return
+        if any(item.parked for lane in self._lanes.values() for item in lane):
+            return
+        self._look_at = now + self._delivery.lease_s / 4
+        self._waiting.update(await webhooks.waiting(self._db, self._webhook.id))
 
     def _enter(self, item: _Item) -> None:
         key = item.event.binding_id or item.event.pos

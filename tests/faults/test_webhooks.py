@@ -194,6 +194,12 @@ async def test_one_binding_that_is_refused_holds_up_no_other() -> None:
             assert letter["error"] == "HTTP 500"
             shop.hates.clear()
             assert (await webhooks.revive(desk, _APP, "shop"))["replayed"] == 1
+
+            async def revived() -> bool:
+                await _orders(running, 1)  # also while others keep coming
+                return not shop.missing([letter["id"]])
+
+            await eventually(revived, within_s=_LIMIT_S)
             await _has_all(running, shop)
             assert shop.unverified == []
             assert (await _state(desk, "shop"))["dead"] == 0
