@@ -11,13 +11,16 @@ from tests.pg import Databases, server_url
 
 #: What kills processes and watches the clock wants the machine for itself; scripts/test runs the rest two at a time.
 _ALONE = ("bench", "concurrency", "faults", "workers/test_limiter.py")
+#: Except these: they wait for conditions with limits of a minute and more, and ask no machine for its speed.
+_BESIDE_OTHERS = ("faults/test_evacuation.py", "faults/test_notifications.py", "faults/test_webhooks.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark those tests."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(_ALONE):
+        place = item.path.relative_to(here).as_posix()
+        if place.startswith(_ALONE) and not place.startswith(_BESIDE_OTHERS):
             item.add_marker("alone")
 
 
