@@ -37,13 +37,13 @@ _WANTED_MS = 20.0
 _WARM_RATE, _WARM_S = 300.0, 5.0
 _FRESH_A, _FRESH_B = 14_000_000_000, 16_000_000_000
 _DRAIN_S = 300.0
-_APP = "demo-x"
+APP = "demo-x"
 #: Until every process has heard of the new pools.
 _CONFIG_S = 3.0
 
 
 @dataclass(slots=True)
-class _Platform:
+class Platform:
     """Asks for calls of random pairs; and, beside that, orders to be bound in the same pools."""
 
     signed: Signature
@@ -87,7 +87,7 @@ class _Platform:
 class _Bench:
     stack: Stack
     db: asyncpg.Connection[Any]
-    platform: _Platform
+    platform: Platform
     asking: Sender
     binding: Sender
     console: Console
@@ -129,12 +129,13 @@ class _Bench:
                 await asyncio.sleep(0.2)
 
 
-async def _loaded(stack: Stack, db: asyncpg.Connection[Any], live: int, console: Console) -> LivePairs:
+async def loaded(stack: Stack, db: asyncpg.Connection[Any], live: int, console: Console) -> LivePairs:
+    """Fill the books with live pairs; return them once every process has heard of the pools."""
     row = await db.fetchrow(
-        "SELECT a.id, c.id AS caller_id FROM app AS a JOIN caller AS c ON c.app_id = a.id WHERE a.name = $1", _APP
+        "SELECT a.id, c.id AS caller_id FROM app AS a JOIN caller AS c ON c.app_id = a.id WHERE a.name = $1", APP
     )
     if row is None:
-        raise SystemExit(f"The app {_APP} is missing.")
+        raise SystemExit(f"The app {APP} is missing.")
     pairs = LivePairs(row["id"], row["caller_id"], stack.vault(), live)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -147,10 +148,10 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
     async with running(options.workers, options.state_root) as stack:
         db = await asyncpg.connect(stack.database)
-        pairs = await _loaded(stack, db, options.live, console)
+        pairs = await loaded(stack, db, options.live, console)
         app = stack.who.apps["x"]
-        signed = Signature(stack.edge, _APP, app.app_key, app.app_secret)
-        platform = _Platform(signed, pairs, stack.api, app.api_key)
+        signed = Signature(stack.edge, APP, app.app_key, app.app_secret)
+        platform = Platform(signed, pairs, stack.api, app.api_key)
         asking, binding = Sender(platform.question), Sender(platform.order)
         await asking.connect(stack.edge, options.connections)
         await binding.connect(stack.api, options.connections)
