@@ -112,6 +112,13 @@ def _add_results(parts: Any) -> None:
     checked = parts.add_parser("check", help="a short subset against bench/baseline.json (also: --check)")
     checked.add_argument("--write", action="store_true", help="make what is measured the baseline")
     checked.set_defaults(act=commands.check)
+    told = parts.add_parser("table", help="the targets, each beside what its own command measures")
+    told.add_argument("--row", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    told.add_argument("--list", action="store_true", help="name the rows")
+    told.add_argument("--out", type=Path, default=Path("build/table"), help="results so far (default build/table)")
+    told.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    told.add_argument("--write", action="store_true", help="write the table into README.md")
+    told.set_defaults(act=commands.targets_table)
     for command in (raced, checked):
         command.add_argument("--state-root", type=Path, help="where the database goes (default /var/tmp)")
     for command in (compared, sized, raced, checked):

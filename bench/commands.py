@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from bench import baseline
 from bench import compare as comparing
 from bench import size as sizing
+from bench import table as targets
 from bench.compare import read_result
 from bench.page import page
 from bench.report import table
@@ -67,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     path = find(options.scenario)
     file = _changed(read(path), options)
     if file.runner is not None:
-        return subprocess.run([sys.executable, "-m", file.runner, *file.arguments], check=False).returncode
+        told = ["--json"] if options.json else []
+        return subprocess.run([sys.executable, "-m", file.runner, *file.arguments, *told], check=False).returncode
     asks = [ask_of(path.stem, file, options)]
     if file.against is not None and not options.alone:
         beside = path.parent / f"{file.against}.toml"
@@ -178,3 +180,18 @@ def check(options: argparse.Namespace) -> int:
     lines += [f"REGRESSION: {one}" for one in result["regressions"]]
     print_told(result, "\n".join([*lines, baseline.table(result["ratios"], was)]), options)
     return BROKEN if lines else 0
+
+
+def targets_table(options: argparse.Namespace) -> int:
+    """Measure the targets, print them as a table, write it into the README if asked."""
+    if options.list:
+        print("\n".join(f"{row.name:<20} {row.command}" for row in targets.rows()))
+        return 0
+    text = targets.table(
+        options.row, options.out, again=options.again, progress=lambda what: print(what, file=sys.stderr)
+    )
+    print(text)
+    if options.write:
+        readme = Path("README.md")
+        readme.write_text(targets.replaced(readme.read_text(encoding="utf-8"), text), encoding="utf-8")
+    return BROKEN if "FAILED" in text else 0

@@ -26,6 +26,7 @@ from bench.scenario import Scenario, prepare
 from bench.scenario_file import Faults, ScenarioFile
 from bench.series import answers, distribution
 from bench.stack import Stack, address, running
+from bench.table import kept
 from bench.window import Progress, Window, run_window
 from bench.wire import set_wire, spoken
 
@@ -194,7 +195,7 @@ def figures(plan: Plan, window: Window) -> dict[str, Any]:
 
 
 def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return what we have by what they have, run by run: median and spread of rate, p99 and CPU of a binding."""
+    """Return ours by theirs, run by run: median and spread of rate, p99 and CPU; of nine runs the middle seven."""
     found = {}
     of: dict[str, Callable[[dict[str, Any]], float | None]] = {
         "confirmed_per_s": lambda run: run["confirmed_per_s"],
@@ -203,7 +204,7 @@ def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> 
     }
     for name, value in of.items():
         pairs = [(value(one), value(other)) for one, other in zip(ours, theirs, strict=True)]
-        turns = [one / other for one, other in pairs if one and other]
+        turns = kept([one / other for one, other in pairs if one and other])
         if turns:
             found[name] = {
                 "median": round(statistics.median(turns), 3), "least": round(min(turns), 3),

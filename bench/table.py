@@ -1,0 +1,130 @@
+"""``bench table``: each target beside what its own command measures."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bench.stack import BenchError
+
+BEGIN: Final = "<!-- bench table -->"
+END: Final = "<!-- end of bench table -->"
+_TARGETS: Final = Path(__file__).with_name("targets.toml")
+_TRIMMED: Final = 9
+_LONGEST_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A target and the command that measures it; ``most``: it is an upper bound."""
+
+    name: str
+    words: str
+    target: float
+    unit: str
+    command: str
+    at: str = ""
+    most: bool = False
+
+
+def rows(path: Path = _TARGETS) -> list[Row]:
+    """Return the targets of the file."""
+    return [Row(name, **of) for name, of in tomllib.loads(path.read_text(encoding="utf-8")).items()]
+
+
+def values(told: Any, path: str) -> list[float]:
+    """Return the numbers at ``path``; ``*`` stands for each of a list."""
+    found = [told]
+    for step in path.split("."):
+        if step == "*":
+            found = [one for many in found for one in many]
+        else:
+            found = [one[int(step)] if isinstance(one, list) else one[step] for one in found]
+    return [float(one) for one in found]
+
+
+def kept(found: Sequence[float]) -> list[float]:
+    """Return what is judged: without best and worst if there are nine."""
+    return sorted(found)[1:-1] if len(found) >= _TRIMMED else sorted(found)
+
+
+def verdict(row: Row, measured: float) -> str:
+    """Say whether the target is met, else by which factor it is missed."""
+    if measured <= row.target if row.most else measured >= row.target:
+        return "met"
+    low, high = sorted((measured, row.target))
+    return f"missed, factor {high / low:.2f}" if low > 0 else "missed"
+
+
+def line(row: Row, told: Any) -> str:
+    """Return the row as Markdown; ``told`` is the command's result, an error's text, or none."""
+    figure, spread, said = "-", "-", "not measured"
+    if isinstance(told, str):
+        said = f"FAILED: {told}"
+    elif told is not None and told.get("violations"):
+        said = f"FAILED: {len(told['violations'])} violations"
+    elif told is not None and told.get("right") is False:
+        said = "FAILED: the books are not right"
+    elif told is not None:
+        try:
+            found = kept(values(told, row.at))
+            middle = statistics.median(found)
+        except (LookupError, TypeError, ValueError):
+            said = f"FAILED: no figure at {row.at}"
+        else:
+            figure, spread, said = f"{middle:,.4g}", f"{found[0]:,.4g} to {found[-1]:,.4g}", verdict(row, middle)
+    sign = "≤" if row.most else "≥"
+    return f"| {row.words} | {sign} {row.target:,g} {row.unit} | {figure} | {spread} | {said} | `{row.command}` |"
+
+
+def measured(row: Row, folder: Path, *, again: bool) -> Any:
+    """Run the row's command, or read what it told before; a text says why there is nothing."""
+    name = "".join(one if one.isalnum() else "-" for one in row.command)
+    path = folder / f"{name}.json"
+    if not path.is_file() or again:
+        words = shlex.split(row.command)
+        of = ["bench", *words[1:]] if words[0] == "./scripts/bench" else words[2:]
+        try:
+            done = subprocess.run([sys.executable, "-m", *of], stdout=subprocess.PIPE, timeout=_LONGEST_S, check=False)
+            orjson.loads(done.stdout)
+        except subprocess.TimeoutExpired:
+            return f"not done within {_LONGEST_S:.0f} s"
+        except orjson.JSONDecodeError:
+            return f"exit code {done.returncode} without a result"
+        path.write_bytes(done.stdout)
+    return orjson.loads(path.read_bytes())
+
+
+def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None]) -> str:
+    """Measure the rows named, all if none is; return the table."""
+    there = rows()
+    if unknown := set(names) - {row.name for row in there}:
+        raise BenchError(f"There is no row {', '.join(sorted(unknown))}; `bench table --list` names them.")
+    chosen = [row for row in there if row.name in names or not names]
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["| | target | measured | spread | | command |", "|---|---|---|---|---|---|"]
+    done: dict[str, Any] = {}
+    for number, row in enumerate(chosen, 1):
+        progress(f"{number} of {len(chosen)}: {row.name}")
+        if row.at and row.command not in done:
+            done[row.command] = measured(row, folder, again=again)
+        lines.append(line(row, done[row.command] if row.at else None))
+    return "\n".join(lines)
+
+
+def replaced(text: str, by: str) -> str:
+    """Return ``text`` with ``by`` between the two marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchError(f"There is no {BEGIN} … {END} to write between.")
+    return f"{before}{BEGIN}\n{by}\n{END}{after}"
