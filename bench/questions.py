@@ -162,6 +162,8 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
             found["closed"] = await bench.window("as fast as answers come", options.closed, None)
             half = found["closed"]["a_second"] / 2
             found["half"] = await bench.window(f"{half:,.0f}/s", options.closed, half)
+        # What is written first after the load, or after a checkpoint, is logged as whole pages.
+        await bench.window("warm-up beside binds", options.warm, options.rate, options.binds)
         found["binding"] = await bench.window(
             f"{options.rate:,.0f}/s beside {options.binds:,.0f} binds/s", options.seconds, options.rate, options.binds
         )
@@ -195,6 +197,7 @@ def main() -> None:
     parser.add_argument("--binds", type=float, default=1000.0, help="binds a second meanwhile; 0 = none")
     parser.add_argument("--seconds", type=float, default=20.0, help="of that")
     parser.add_argument("--closed", type=float, default=10.0, help="seconds as fast as possible, and at half; 0 = not")
+    parser.add_argument("--warm", type=float, default=30.0, help="seconds of the same before, not counted")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
@@ -205,6 +208,7 @@ def main() -> None:
         or not 1 <= options.rate <= _MOST_RATE
         or not 0 <= options.binds <= _MOST_RATE
         or not 1 <= options.seconds <= _MOST_S
+        or not 1 <= options.warm <= _MOST_S
         or not 0 <= options.closed <= _MOST_S
         or not 1 <= options.connections <= 500
     ):
