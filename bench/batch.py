@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import orjson
@@ -25,8 +26,9 @@ import orjson
 from bench.batches import Items, Tally, send, session
 from bench.cost import Parts, cost, snapshot
 from bench.machine import machine
+from bench.options import measured
 from bench.scenario import Scenario, Shape, prepare
-from bench.stack import BenchError, Stack, running
+from bench.stack import Stack, running
 
 _MOST_PER_S = 25_000  # bodies are made for that, beforehand
 
@@ -55,18 +57,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=50.0, help="platform calls a second; 0 = no limit (default 50)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--zipf", action="store_true", help="compare 300 pools with one, in turn")
-    try:
-        return asyncio.run(_measure(parser.parse_args()))
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return measured(parser, _measure)
 
 
-async def _measure(options: argparse.Namespace) -> int:
-    print(orjson.dumps(machine(None)).decode())
+async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    here = machine(None)
+    print(orjson.dumps(here).decode())
     traffics = _ZIPF if options.zipf else _EVEN
     rates: dict[str, list[float]] = {traffic.name: [] for traffic in traffics}
-    wrong = False
+    violations: list[str] = []
     for run in range(options.runs):
         for traffic in traffics:
             shape = Shape(pools=traffic.pools, numbers=traffic.numbers, rate=options.rate or None)
@@ -78,13 +77,14 @@ async def _measure(options: argparse.Namespace) -> int:
                 finally:
                     await db.close()
             rates[traffic.name].append(rate)
-            wrong |= not equal
+            if not equal:
+                violations.append(f"{traffic.name}, run {run + 1}: what was answered 202 is not what was committed")
     medians = {name: statistics.median(found) for name, found in rates.items()}
     print("median: " + "; ".join(f"{name} {found:,.0f}/s" for name, found in medians.items()))
     if options.zipf:
         one, many = (rates[traffic.name] for traffic in _ZIPF)
         print("300 pools / 1 pool, run by run: " + " ".join(f"{m / o:.2f}" for o, m in zip(one, many, strict=True)))
-    return 1 if wrong else 0
+    return {"machine": here, "bindings_per_s": rates, "violations": violations}
 
 
 async def _run(

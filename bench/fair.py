@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -20,6 +21,7 @@ import orjson
 
 from bench.batches import Items
 from bench.machine import machine
+from bench.options import measured
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, running
 from broker.api.auth import new_key
@@ -58,15 +60,12 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=2, help="turns alone and beside it, each (default 2)")
     parser.add_argument("--answer-ms", type=int, default=30, help="how long the platform takes to answer (default 30)")
     parser.add_argument("--workers", type=int, default=2)
-    try:
-        return asyncio.run(_measure(parser.parse_args()))
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return measured(parser, _measure)
 
 
-async def _measure(options: argparse.Namespace) -> int:
-    print(orjson.dumps(machine(None)).decode())
+async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    here = machine(None)
+    print(orjson.dumps(here).decode())
     share = options.rate / (options.others + 1)
     all_of = {False: Seen(), True: Seen()}
     async with running(options.workers) as stack:
@@ -90,7 +89,8 @@ async def _measure(options: argparse.Namespace) -> int:
                 await _drain(stack)
     alone, beside = all_of[False].ms(0.99), all_of[True].ms(0.99)
     print(f"p99 alone {alone:.0f} ms, beside {options.times:g} shares {beside:.0f} ms: {beside / alone:.2f} times")
-    return 1 if beside > 1.5 * alone else 0
+    violations = ["the others waited more than half as long again"] if beside > 1.5 * alone else []
+    return {"machine": here, "beside_by_alone": {"p99": round(beside / alone, 3)}, "violations": violations}
 
 
 async def _turn(

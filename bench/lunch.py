@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=40, help="that they take (default 40)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="it is JSON anyway")
     options = parser.parse_args()
     try:
         result = asyncio.run(_measure(options))

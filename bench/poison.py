@@ -13,12 +13,14 @@ import asyncio
 import random
 import sys
 import time
+from typing import Any
 
 import aiohttp
 import orjson
 
 from bench.batches import Items, Tally, send, session
 from bench.machine import machine
+from bench.options import measured
 from bench.scenario import Scenario, Shape, prepare
 from bench.stack import BenchError, Stack, running
 
@@ -36,17 +38,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn (default 2)")
     parser.add_argument("--turns", type=int, default=8, help="turns without and with poison each (default 8)")
     parser.add_argument("--workers", type=int, default=2)
-    try:
-        return asyncio.run(_measure(parser.parse_args()))
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return measured(parser, _measure)
 
 
-async def _measure(options: argparse.Namespace) -> int:
-    print(orjson.dumps(machine(None)).decode())
+async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    here = machine(None)
+    print(orjson.dumps(here).decode())
     all_of = {False: Tally(), True: Tally()}
-    wrong = False
+    violations: list[str] = []
     async with running(options.workers) as stack:
         scenario = await prepare(stack, Shape())
         async with session(scenario.api_key) as http:
@@ -56,16 +55,19 @@ async def _measure(options: argparse.Namespace) -> int:
                 poisoned = turn % 4 in {1, 2}
                 tally, refused = await _turn(options, stack, scenario, http, poisoned=poisoned, seconds=options.seconds)
                 all_of[poisoned].seconds += tally.seconds
-                wrong |= _is_wrong(options, tally, poisoned=poisoned)
+                if _is_wrong(options, tally, poisoned=poisoned):
+                    violations.append(f"turn {turn + 1}: a good item was not bound, or a bad one was")
                 statuses = {status: count for status, count in tally.statuses.items() if count}
                 print(
                     f"{'poisoned' if poisoned else 'clean'}: {len(tally.seconds)} batches, p50 {tally.ms(0.5):.0f} ms,"
                     f" p99 {tally.ms(0.99):.0f} ms, items {statuses}, used keys refused {refused}"
                 )
+    times: dict[str, float] = {}
     for share in (0.5, 0.99):
         clean, bad = (all_of[which].ms(share) for which in (False, True))
+        times[f"p{share * 100:.0f}"] = round(bad / clean, 3)
         print(f"p{share * 100:.0f} clean {clean:.0f} ms, poisoned {bad:.0f} ms: {bad / clean:.2f} times")
-    return 1 if wrong else 0
+    return {"machine": here, "poisoned_by_clean": times, "violations": violations}
 
 
 def _is_wrong(options: argparse.Namespace, tally: Tally, *, poisoned: bool) -> bool:

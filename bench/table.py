@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from bench.machine import machine
 from bench.stack import BenchError
 
 BEGIN: Final = "<!-- bench table -->"
@@ -52,6 +53,15 @@ def values(told: Any, path: str) -> list[float]:
     return [float(one) for one in found]
 
 
+def spread(told: Any, path: str) -> list[float]:
+    """Return the least and the most of the figures; of one that is a median itself, those beside it."""
+    if path.endswith(".median"):
+        of = path.removesuffix("median")
+        return values(told, of + "least") + values(told, of + "most")
+    found = kept(values(told, path))
+    return [found[0], found[-1]]
+
+
 def kept(found: Sequence[float]) -> list[float]:
     """Return what is judged: without best and worst if there are nine."""
     return sorted(found)[1:-1] if len(found) >= _TRIMMED else sorted(found)
@@ -67,7 +77,7 @@ def verdict(row: Row, measured: float) -> str:
 
 def line(row: Row, told: Any) -> str:
     """Return the row as Markdown; ``told`` is the command's result, an error's text, or none."""
-    figure, spread, said = "-", "-", "not measured"
+    figure, between, said = "-", "-", "not measured"
     if isinstance(told, str):
         said = f"FAILED: {told}"
     elif told is not None and told.get("violations"):
@@ -76,32 +86,45 @@ def line(row: Row, told: Any) -> str:
         said = "FAILED: the books are not right"
     elif told is not None:
         try:
-            found = kept(values(told, row.at))
-            middle = statistics.median(found)
+            middle = statistics.median(kept(values(told, row.at)))
+            least, most = spread(told, row.at)
         except (LookupError, TypeError, ValueError):
             said = f"FAILED: no figure at {row.at}"
         else:
-            figure, spread, said = f"{middle:,.4g}", f"{found[0]:,.4g} to {found[-1]:,.4g}", verdict(row, middle)
+            figure, said = _shown(middle), verdict(row, middle)
+            between = f"{_shown(least)} to {_shown(most)}" if least != most else "one run"
     sign = "≤" if row.most else "≥"
-    return f"| {row.words} | {sign} {row.target:,g} {row.unit} | {figure} | {spread} | {said} | `{row.command}` |"
+    return f"| {row.words} | {sign} {row.target:,g} {row.unit} | {figure} | {between} | {said} | `{row.command}` |"
+
+
+def _shown(figure: float) -> str:
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.3g}"
 
 
 def measured(row: Row, folder: Path, *, again: bool) -> Any:
     """Run the row's command, or read what it told before; a text says why there is nothing."""
     name = "".join(one if one.isalnum() else "-" for one in row.command)
     path = folder / f"{name}.json"
-    if not path.is_file() or again:
-        words = shlex.split(row.command)
-        of = ["bench", *words[1:]] if words[0] == "./scripts/bench" else words[2:]
-        try:
-            done = subprocess.run([sys.executable, "-m", *of], stdout=subprocess.PIPE, timeout=_LONGEST_S, check=False)
-            orjson.loads(done.stdout)
-        except subprocess.TimeoutExpired:
-            return f"not done within {_LONGEST_S:.0f} s"
-        except orjson.JSONDecodeError:
-            return f"exit code {done.returncode} without a result"
+    if path.is_file() and not again:
+        return orjson.loads(path.read_bytes())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *module(row)], stdout=subprocess.PIPE, timeout=_LONGEST_S, check=False
+        )
+        told = orjson.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return f"not done within {_LONGEST_S:.0f} s"
+    except orjson.JSONDecodeError:
+        return f"exit code {done.returncode} without a result"
+    if not told.get("violations"):
         path.write_bytes(done.stdout)
-    return orjson.loads(path.read_bytes())
+    return told
+
+
+def module(row: Row) -> list[str]:
+    """Return the module that the row's command runs, with its arguments."""
+    words = shlex.split(row.command)
+    return ["bench", *words[1:]] if words[0] == "./scripts/bench" else words[2:]
 
 
 def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None]) -> str:
@@ -111,6 +134,7 @@ def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable
         raise BenchError(f"There is no row {', '.join(sorted(unknown))}; `bench table --list` names them.")
     chosen = [row for row in there if row.name in names or not names]
     folder.mkdir(parents=True, exist_ok=True)
+    here = machine(None)
     lines = ["| | target | measured | spread | | command |", "|---|---|---|---|---|---|"]
     done: dict[str, Any] = {}
     for number, row in enumerate(chosen, 1):
@@ -118,6 +142,8 @@ def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable
         if row.at and row.command not in done:
             done[row.command] = measured(row, folder, again=again)
         lines.append(line(row, done[row.command] if row.at else None))
+    about = f"{here['cores']} cores ({here['cpu']}) for everything, {here['memory_gib']:g} GiB, Python {here['python']}"
+    lines += ["", f"Of nine runs best and worst are dropped; the spread is that of the rest. On {about}."]
     return "\n".join(lines)
 
 

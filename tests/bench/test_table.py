@@ -1,12 +1,16 @@
 """The table of targets: what is read, judged, and written."""
 
-import shlex
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import orjson
 import pytest
 
-from bench.__main__ import _parser
-from bench.table import BEGIN, END, Row, kept, line, replaced, rows, values, verdict
+from bench.__main__ import _parser, main
+from bench.table import BEGIN, END, Row, kept, line, measured, module, replaced, rows, spread, values, verdict
 
 _ROW = Row("rate", "rate", 100.0, "/s", "./scripts/bench list", "runs.*.rate")
 
@@ -45,8 +49,38 @@ def test_writing_twice_changes_nothing_more() -> None:
 
 
 def test_commands_of_the_bench_are_taken() -> None:
-    """Each row's command is one that the bench knows."""
-    for row in rows():
-        words = shlex.split(row.command)
-        if words[0] == "./scripts/bench":
-            assert _parser().parse_args(words[1:]).json
+    """Each row's command is one that the bench knows, and prints JSON."""
+    for name, *options in {tuple(module(row)) for row in rows()}:
+        assert "--json" in options
+        if name == "bench":
+            assert _parser().parse_args(options).json
+            continue
+        told = subprocess.run([sys.executable, "-m", name, "--help"], capture_output=True, text=True, check=True).stdout
+        assert {option for option in options if option.startswith("--")} <= set(re.findall(r"--[a-z-]+", told)), name
+
+
+def test_the_spread_of_a_median_stands_beside_it() -> None:
+    """Else it is that of the figures themselves."""
+    told = {"ratio": {"median": 2, "least": 1, "most": 4}, "runs": [{"rate": 3}, {"rate": 5}]}
+    assert spread(told, "ratio.median") == [1, 4]
+    assert spread(told, "runs.*.rate") == [3, 5]
+    assert "| 4 | 3 to 5 | missed, factor 25.00 |" in line(_ROW, told)
+
+
+def test_what_failed_is_measured_again(tmp_path: Path) -> None:
+    """A result without violations is kept; what has some, or is none, is not."""
+    quick = replace(_ROW, command=".venv/bin/python -m bench.reuse --couriers 20 --minutes 5 --numbers 30 --json")
+    assert "pack" in measured(quick, tmp_path, again=False)["policies"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert measured(replace(quick, command=".venv/bin/python -m bench.reuse --rest -1"), tmp_path, again=False) == (
+        "exit code 2 without a result"
+    )
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_reaches_a_bench_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`bench run` hands it on to the scenario's runner."""
+    mine = tmp_path / "mine.toml"
+    mine.write_text('about = "small"\nrunner = "bench.reuse"\narguments = ["--couriers", "20", "--minutes", "5"]\n')
+    assert main(["run", str(mine), "--json"]) in {0, 1}
+    assert "pack" in orjson.loads(capfd.readouterr().out)["policies"]
