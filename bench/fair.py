@@ -70,7 +70,7 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     all_of = {False: Seen(), True: Seen()}
     async with running(options.workers) as stack:
         scenario = await prepare(stack, Shape(pools=4))
-        keys = await _callers(stack, options.others)
+        keys = await callers(stack, options.others)
         await _delay(stack, options.answer_ms)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as http:
@@ -158,8 +158,8 @@ async def _load(
     await asyncio.gather(*flying)
 
 
-async def _callers(stack: Stack, count: int) -> list[str]:
-    """Add callers to the load's app, with a key each."""
+async def callers(stack: Stack, count: int) -> list[str]:
+    """Add callers to the load's app; return a key of each."""
     sql = statements("config")
     keys = [new_key() for _ in range(count)]
     db = await asyncpg.connect(stack.database)
