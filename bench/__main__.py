@@ -117,6 +117,7 @@ def _add_results(parts: Any) -> None:
     told.add_argument("--list", action="store_true", help="name the rows")
     told.add_argument("--out", type=Path, default=Path("build/table"), help="results so far (default build/table)")
     told.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    told.add_argument("--saved", action="store_true", help="measure nothing: only what there is in --out")
     told.add_argument("--write", action="store_true", help="write the table into README.md")
     told.set_defaults(act=commands.targets_table)
     for command in (raced, checked):

@@ -188,7 +188,11 @@ def targets_table(options: argparse.Namespace) -> int:
         print("\n".join(f"{row.name:<20} {row.command}" for row in targets.rows()))
         return 0
     text = targets.table(
-        options.row, options.out, again=options.again, progress=lambda what: print(what, file=sys.stderr)
+        options.row,
+        options.out,
+        again=options.again and not options.saved,
+        run=not options.saved,
+        progress=lambda what: print(what, file=sys.stderr),
     )
     print(text)
     if options.write:

@@ -19,7 +19,7 @@ _TTL_S = 86_400
 _A, _B, _STRANGER = 13_000_000_000, 15_000_000_000, 18_000_000_000
 _COLUMNS = {
     "line": ("pool_id", "id", "app_id", "x_id", "seat", "state", "direction", "calls", "ttl_s", "a_key", "b_key",
-             "confirmed_at", "expires_at", "a_sealed", "b_sealed", "subscription_id"),
+             "confirmed_at", "expires_at", "sweep_at", "a_sealed", "b_sealed", "subscription_id"),
     "slot": ("pool_id", "x_id", "party_key", "counterpart_key", "until", "line_id"),
     "binding": ("pool_id", "id", "app_id", "caller_id", "line_id", "state", "ttl_s", "created_at", "expires_at"),
 }  # fmt: skip
@@ -84,7 +84,7 @@ class LivePairs:
             a, b = self.ends(n)
             a_key, b_key = self.vault.party_key(a), self.vault.party_key(b)
             yield (
-                (pool, line, self.app_id, x, n // width, "active", "both", 1, _TTL_S, a_key, b_key, now, ends,
+                (pool, line, self.app_id, x, n // width, "active", "both", 1, _TTL_S, a_key, b_key, now, ends, ends,
                  self.vault.seal("line", "a", pool, line, a), self.vault.seal("line", "b", pool, line, b),
                  f"local-{line.hex}"),
                 (pool, x, a_key, b_key, forever, line),

@@ -146,7 +146,8 @@ async def loaded(stack: Stack, db: asyncpg.Connection[Any], live: int, console: 
 
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
-    async with running(options.workers, options.state_root) as stack:
+    edge = () if options.edge_workers is None else ("--edge-workers", str(options.edge_workers))
+    async with running(options.workers, options.state_root, *edge) as stack:
         db = await asyncpg.connect(stack.database)
         pairs = await loaded(stack, db, options.live, console)
         app = stack.who.apps["x"]
@@ -157,7 +158,11 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         await binding.connect(stack.api, options.connections)
         bench = _Bench(stack, db, platform, asking, binding, console)
         await bench.window("warm-up", _WARM_S, _WARM_RATE, min(options.binds, 100.0))
-        found: dict[str, Any] = {"machine": machine(stack.folder), "live": options.live}
+        found: dict[str, Any] = {
+            "machine": machine(stack.folder),
+            "live": options.live,
+            "edge_workers": options.edge_workers or 0,
+        }
         if options.closed:
             found["closed"] = await bench.window("as fast as answers come", options.closed, None)
             half = found["closed"]["a_second"] / 2
@@ -199,6 +204,7 @@ def main() -> None:
     parser.add_argument("--closed", type=float, default=10.0, help="seconds as fast as possible, and at half; 0 = not")
     parser.add_argument("--warm", type=float, default=30.0, help="seconds of the same before, not counted")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--edge-workers", type=int, help="so many of the workers listen to the platform alone")
     parser.add_argument("--connections", type=int, default=128)
     parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
     parser.add_argument("--json", action="store_true")

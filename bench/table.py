@@ -101,12 +101,18 @@ def _shown(figure: float) -> str:
     return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.3g}"
 
 
-def measured(row: Row, folder: Path, *, again: bool) -> Any:
-    """Run the row's command, or read what it told before; a text says why there is nothing."""
-    name = "".join(one if one.isalnum() else "-" for one in row.command)
-    path = folder / f"{name}.json"
+def kept_at(row: Row, folder: Path) -> Path:
+    """Return where the result of the row's command is kept."""
+    return folder / ("".join(one if one.isalnum() else "-" for one in row.command) + ".json")
+
+
+def measured(row: Row, folder: Path, *, again: bool, run: bool = True) -> Any:
+    """Run the row's command, or read what it told before; a text says why there is nothing, None: it was not to run."""
+    path = kept_at(row, folder)
     if path.is_file() and not again:
         return orjson.loads(path.read_bytes())
+    if not run:
+        return None
     try:
         done = subprocess.run(
             [sys.executable, "-m", *module(row)], stdout=subprocess.PIPE, timeout=_LONGEST_S, check=False
@@ -127,8 +133,8 @@ def module(row: Row) -> list[str]:
     return ["bench", *words[1:]] if words[0] == "./scripts/bench" else words[2:]
 
 
-def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None]) -> str:
-    """Measure the rows named, all if none is; return the table."""
+def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None], run: bool = True) -> str:
+    """Measure the rows named, all if none is; return the table. ``run`` False: only what has been measured."""
     there = rows()
     if unknown := set(names) - {row.name for row in there}:
         raise BenchError(f"There is no row {', '.join(sorted(unknown))}; `bench table --list` names them.")
@@ -140,7 +146,7 @@ def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable
     for number, row in enumerate(chosen, 1):
         progress(f"{number} of {len(chosen)}: {row.name}")
         if row.at and row.command not in done:
-            done[row.command] = measured(row, folder, again=again)
+            done[row.command] = measured(row, folder, again=again, run=run)
         lines.append(line(row, done[row.command] if row.at else None))
     about = f"{here['cores']} cores ({here['cpu']}) for everything, {here['memory_gib']:g} GiB, Python {here['python']}"
     lines += ["", f"Of nine runs best and worst are dropped; the spread is that of the rest. On {about}."]

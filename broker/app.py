@@ -127,8 +127,8 @@ class Worker:
             raise RuntimeError("the worker has not been started")
         return self._registry
 
-    async def start(self, api: socket.socket, edge: socket.socket) -> None:
-        """Connect, load the configuration, begin the services, then listen."""
+    async def start(self, api: socket.socket | None, edge: socket.socket | None) -> None:
+        """Connect, load the configuration, begin the services, then listen where there is a socket."""
         settings = self._settings
         await self._db.open()
         await self._check_lock_table()
@@ -153,15 +153,17 @@ class Worker:
         for service in self._periodic:
             service.start()
         self._measures.lag.start()
-        answer = shortly(self._services, self._metrics)
-        door = Door(self._gate, self._metrics, ROUTES, self._services.limits, answer)
-        await self._listen(build(self._services, self._conditions, self._metrics), api, door)
         self._receiver = self._make_receiver()
-        edge_app = self._receiver.application()
-        add_health(edge_app, self._conditions)
-        await self._listen(
-            edge_app, edge, runner_of=partial(EdgeRunner, take=self._receiver.take), tls=tls_of(settings)
-        )
+        if api is not None:
+            answer = shortly(self._services, self._metrics)
+            door = Door(self._gate, self._metrics, ROUTES, self._services.limits, answer)
+            await self._listen(build(self._services, self._conditions, self._metrics), api, door)
+        if edge is not None:
+            edge_app = self._receiver.application()
+            add_health(edge_app, self._conditions)
+            await self._listen(
+                edge_app, edge, runner_of=partial(EdgeRunner, take=self._receiver.take), tls=tls_of(settings)
+            )
 
     async def drain(self) -> None:
         """Stop listening, answer what was accepted, finish or hand over platform calls, close."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from broker.domain.webhook import parse_networks, parse_schedule
 from broker.store.crypto import KeyringError, parse_data_keys, parse_index_key
@@ -52,6 +52,10 @@ class Settings(BaseModel):
         float, Field(ge=0.05, le=4, description="for whom a call or SMS is for; then nobody")
     ] = 1.0
     workers: Annotated[int, Field(ge=1, le=64)] = 2
+    edge_workers: Annotated[
+        int,
+        Field(ge=0, le=63, description="so many of them listen to the platform alone; 0 = every worker listens to all"),
+    ] = 0
 
     db_connections: Annotated[int, Field(ge=2, le=200, description="per worker")] = 8
     db_timeout_s: Annotated[float, Field(ge=0.1, le=60)] = 5.0
@@ -127,6 +131,13 @@ class Settings(BaseModel):
     test_crash_at: str = Field(
         "", pattern=r"^([a-z_]+:(kill|stop):[1-9][0-9]*)?$", description="tests only: PLACE:kill|stop:NTH"
     )
+
+    @field_validator("edge_workers")
+    @classmethod
+    def _some_for_orders(cls, value: int, info: ValidationInfo) -> int:
+        if value and value >= info.data.get("workers", value + 1):
+            raise ValueError("must be less than BROKER_WORKERS: somebody has to serve the order systems")
+        return value
 
     @field_validator("webhook_retry_s")
     @classmethod

@@ -48,11 +48,11 @@ class CannotServe(Exception):
 
 @dataclass(slots=True)
 class _Seat:
-    """A worker's place: its sockets outlive it."""
+    """A worker's place: its sockets outlive it. ``None``: it does not listen there."""
 
     name: str
-    api: socket.socket
-    edge: socket.socket
+    api: socket.socket | None
+    edge: socket.socket | None
     process: Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     failures: int = 0
@@ -95,8 +95,9 @@ class Supervisor:
         # Before anything is announced: who reads that we are ready may signal in the same moment.
         self._listen_to_signals()
         try:
-            apis = _sockets(settings.api_host, settings.api_port, settings.workers)
-            edges = _sockets(settings.edge_host, settings.edge_port, settings.workers)
+            orders = settings.workers - settings.edge_workers
+            apis = _sockets(settings.api_host, settings.api_port, orders)
+            edges = _sockets(settings.edge_host, settings.edge_port, settings.edge_workers or settings.workers)
             admin = listen(settings.admin_host, settings.admin_port)
         except OSError as error:
             self._folder.close()
@@ -104,7 +105,10 @@ class Supervisor:
         self.api_url, self.edge_url, self.admin_url = _url(apis[0]), _url(edges[0]), _url(admin)
         if settings.edge_tls_cert:
             self.edge_url = self.edge_url.replace("http:", "https:", 1)
-        self._seats = [_Seat(f"{n}", api, edge) for n, (api, edge) in enumerate(zip(apis, edges, strict=True))]
+        shared = zip(apis, edges, strict=True)
+        apart = [*((api, None) for api in apis), *((None, edge) for edge in edges)]
+        places = apart if settings.edge_workers else shared
+        self._seats = [_Seat(f"{n}", api, edge) for n, (api, edge) in enumerate(places)]
         await self._start_admin(admin)
         self._keepers = [asyncio.create_task(self._keep(seat), name="keep worker") for seat in self._seats]
         all_ready = asyncio.create_task(self._all_ready(), name="workers ready")
@@ -163,8 +167,9 @@ class Supervisor:
         if self._admin is not None:
             await self._admin.cleanup()
         for seat in self._seats:
-            seat.api.close()
-            seat.edge.close()
+            for sock in (seat.api, seat.edge):
+                if sock is not None:
+                    sock.close()
         self._folder.close()
 
     @property
@@ -193,13 +198,15 @@ class Supervisor:
 
     async def _run_worker(self, seat: _Seat) -> int:
         ready_read, ready_write = os.pipe()
-        fds = (seat.api.fileno(), seat.edge.fileno(), ready_write)
+        sockets = {"--api-fd": seat.api, "--edge-fd": seat.edge}
+        fds = {name: sock.fileno() for name, sock in sockets.items() if sock is not None}
         try:
             seat.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "broker.worker", "--api-fd", str(fds[0]), "--edge-fd", str(fds[1]),
+                sys.executable, "-m", "broker.worker", *(word for name, fd in fds.items() for word in (name, str(fd))),
                 "--ready-fd", str(ready_write), "--parent", str(os.getpid()),
                 "--seat", seat.name, "--metrics", str(self._folder.path),
-                pass_fds=fds, env=self._environment, stdout=self._worker_log, stderr=self._worker_log,
+                pass_fds=(*fds.values(), ready_write), env=self._environment,
+                stdout=self._worker_log, stderr=self._worker_log,
             )  # fmt: skip
         except OSError:
             os.close(ready_read)

@@ -28,8 +28,10 @@ log = structlog.get_logger()
 def main() -> int:
     """Run until the parent says so; 3 = could not start."""
     parser = argparse.ArgumentParser(prog="python -m broker.worker")
-    for name in ("api-fd", "edge-fd", "ready-fd", "parent"):
+    for name in ("ready-fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("api-fd", "edge-fd"):
+        parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--seat", required=True)
     parser.add_argument("--metrics", required=True)
     given = parser.parse_args()
@@ -42,7 +44,7 @@ def main() -> int:
     return uvloop.run(_run(given.seat, given.api_fd, given.edge_fd, given.ready_fd))
 
 
-async def _run(seat: str, api_fd: int, edge_fd: int, ready_fd: int) -> int:
+async def _run(seat: str, api_fd: int | None, edge_fd: int | None, ready_fd: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Only the parent counts signals: a Ctrl-C to the whole group is its business, a repeated SIGTERM is the same one.
@@ -50,7 +52,8 @@ async def _run(seat: str, api_fd: int, edge_fd: int, ready_fd: int) -> int:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
         worker = Worker(load(), seat)
-        await worker.start(socket.socket(fileno=api_fd), socket.socket(fileno=edge_fd))
+        api, edge = (socket.socket(fileno=fd) if fd is not None else None for fd in (api_fd, edge_fd))
+        await worker.start(api, edge)
     except (Problem, SealBroken) as error:
         log.error("worker_cannot_start", error=str(error))  # noqa: TRY400 - the sentence says it all
         return 3

@@ -41,12 +41,20 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(0, 65533), default=8080, show_default=True,
               help="Port of the API; admin and edge take the next two. 0 = any free ones.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
+@click.option("--edge-workers", type=click.IntRange(0, 63), help="So many of them listen to the platform alone; 0: all "
+              "listen to everything (overrides BROKER_EDGE_WORKERS).")  # fmt: skip
 @click.option("--test-clock", is_flag=True, help="Add POST /test/clock to the admin listener. For tests only.")
 @click.option("--emulator-set", "emulator", multiple=True, metavar="NAME=VALUE",
               help="A setting of the emulator, such as keep_alive=false; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when ready.")
 def up(
-    state_dir: str | None, port: int, workers: int, test_clock: bool, emulator: tuple[str, ...], as_json: bool
+    state_dir: str | None,
+    port: int,
+    workers: int,
+    edge_workers: int | None,
+    test_clock: bool,
+    emulator: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     r"""Run everything on this machine: database, platform emulator, demonstration app, service.
 
@@ -59,7 +67,8 @@ def up(
 
     sys.exit(
         run(
-            state_dir=state_dir, port=port, workers=workers, test_clock=test_clock, emulator=emulator, as_json=as_json
+            state_dir=state_dir, port=port, workers=workers, edge_workers=edge_workers, test_clock=test_clock,
+            emulator=emulator, as_json=as_json,
         )
     )  # fmt: skip
 
@@ -96,18 +105,21 @@ def demo(state_dir: str | None, url: str | None, key: str | None, emulator: str 
 
 @main.command()
 @click.option("--workers", type=click.IntRange(1, 64), help="Worker processes (overrides BROKER_WORKERS).")
+@click.option("--edge-workers", type=click.IntRange(0, 63), help="So many of them listen to the platform alone; 0: all "
+              "listen to everything (overrides BROKER_EDGE_WORKERS).")  # fmt: skip
 @click.option("--after-restore", is_flag=True, help="The database comes from a backup: allocate for no app before an "
               "audit has compared it with the platform.")  # fmt: skip
-def serve(workers: int | None, after_restore: bool) -> None:
+def serve(workers: int | None, edge_workers: int | None, after_restore: bool) -> None:
     r"""Serve with settings from the environment: `broker config show` lists them.
 
     \b
     Examples:
       BROKER_DATABASE_URL=postgresql://... broker serve --workers 4
+      broker serve --workers 4 --edge-workers 1
     """
     from broker.cli.serve import run
 
-    sys.exit(run(workers, after_restore=after_restore))
+    sys.exit(run(workers, edge_workers, after_restore=after_restore))
 
 
 @main.command()

@@ -16,11 +16,13 @@ from broker.store.migrate import MigrationError, pending
 from broker.supervisor import CannotServe, Supervisor
 
 
-def run(workers: int | None, *, after_restore: bool = False) -> int:
+def run(workers: int | None, edge_workers: int | None, *, after_restore: bool = False) -> int:
     """Serve until a signal."""
     environment = dict(os.environ)
     if workers is not None:
         environment["BROKER_WORKERS"] = str(workers)
+    if edge_workers is not None:
+        environment["BROKER_EDGE_WORKERS"] = str(edge_workers)
     try:
         settings = load(environment)
         missing = asyncio.run(pending(settings.database_url))

@@ -50,7 +50,14 @@ class _Emulator:
 
 
 def run(
-    *, state_dir: str | None, port: int, workers: int, test_clock: bool, emulator: Sequence[str], as_json: bool
+    *,
+    state_dir: str | None,
+    port: int,
+    workers: int,
+    edge_workers: int | None,
+    test_clock: bool,
+    emulator: Sequence[str],
+    as_json: bool,
 ) -> int:
     """Start the parts, say where they are, and serve until a signal. ``emulator``: its settings, as NAME=VALUE."""
     folder = Path(state_dir) if state_dir else default_state_dir()
@@ -66,7 +73,7 @@ def run(
             else:
                 folder.mkdir(parents=True, exist_ok=True)
             who = identity(folder)
-            environment = _environment(dsn, who, port, workers)
+            environment = _environment(dsn, who, port, workers, edge_workers)
             settings = load(environment)
             log_file = stack.enter_context((folder / "broker.log").open("ab"))
             # Standard output carries the ready line and nothing else.
@@ -89,7 +96,7 @@ def run(
     return 0
 
 
-def _environment(dsn: str, who: Identity, port: int, workers: int) -> dict[str, str]:
+def _environment(dsn: str, who: Identity, port: int, workers: int, edge_workers: int | None) -> dict[str, str]:
     """Return the workers' environment: the user's BROKER_* settings, with what `up` decides on top."""
     ours = {"BROKER_DATA_KEYS": who.data_keys, "BROKER_INDEX_KEY": who.index_key}
     given = {name: value for name, value in os.environ.items() if name != "BROKER_DATABASE_URL_FILE"}
@@ -101,6 +108,7 @@ def _environment(dsn: str, who: Identity, port: int, workers: int) -> dict[str, 
         "BROKER_ADMIN_PORT": str(port + 1 if port else 0),
         "BROKER_EDGE_PORT": str(port + 2 if port else 0),
         "BROKER_WORKERS": str(workers),
+        **({"BROKER_EDGE_WORKERS": str(edge_workers)} if edge_workers is not None else {}),
     }
 
 

@@ -184,6 +184,9 @@ def _create(state: State, programs: Binaries, account: Account, *, durable: bool
             "--auth-host=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
+            # While a new file of the WAL is filled with zeros every commit waits: 60 to 80 ms for 16 MB, time and
+            # again until the first checkpoints have left files to be used again.
+            "--wal-segsize=1",
             *locale,
             *([] if durable else ["--no-sync"]),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from broker.embedded.binaries import Binaries
 
 _DEFAULTS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
-    "shared_buffers": "256MB",
     "max_connections": "100",
     "max_locks_per_transaction": "256",  # a batch of 200 bindings locks up to 400 numbers
     "wal_level": "replica",
@@ -39,11 +39,24 @@ _STATEMENTS: Mapping[str, str] = {
 }
 
 
+_LEAST_BUFFERS_MB, _MOST_BUFFERS_MB = 128, 2048
+
+
+def shared_buffers(memory_bytes: int) -> str:
+    """An eighth of the machine: what is bound lies there, and nobody waits while room is made for it."""
+    return f"{min(max(memory_bytes // 8 // 2**20, _LEAST_BUFFERS_MB), _MOST_BUFFERS_MB)}MB"
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def server_settings(
     binaries: Binaries, account: Account, data_dir: Path, *, durable: bool, overrides: Mapping[str, str]
 ) -> dict[str, str]:
     """Defaults that this build knows, then ``overrides``."""
-    chosen = {**_DEFAULTS, **({} if durable else _NOT_DURABLE)}
+    buffers = {"shared_buffers": shared_buffers(_memory_bytes())}
+    chosen = {**buffers, **_DEFAULTS, **({} if durable else _NOT_DURABLE)}
     if binaries.has_library("pg_stat_statements"):
         chosen |= _STATEMENTS
     for name, value in _IF_SUPPORTED.items():

@@ -18,7 +18,7 @@ GAP_S = 0.036
 #: Among few a batch begins so many times as long after the one before as batches take: one for each item would keep the
 #: database so busy that all of them wait. Where both are idle that is hardly any time; it is as in a crowd at most.
 _FEW_TIMES: Final = 2.0
-_HURRIED_FEW_GAP_S: Final = 0.01
+_HURRIED_FEW_GAP_S: Final = 0.005
 _TOOK_WEIGHT = 0.2
 
 

@@ -19,7 +19,7 @@ from broker.store.registry import Pool, Registry
 log = structlog.get_logger()
 
 _EVERY_S: Final = 60.0
-#: Counting a pool takes at most this share of the time; one of a million lines is counted less often.
+#: Counting takes at most this share of the time of a process: large pools are counted less often.
 _SHARE: Final = 0.005
 #: A pool that has refused orders is not well again before it has refused none for so long.
 _LATELY_S: Final = 600.0
@@ -41,14 +41,17 @@ class Levels:
         metrics: Metrics,
         registry: Callable[[], Registry],
         refusals: Callable[[int], Mapping[str, int]],
+        clock: Callable[[], float] = boottime,
     ) -> None:
         """``refusals(pool id)``: how often this process found nothing in a pool since it began, by reason."""
+        self._clock = clock
         self._db = db
         self._metrics = metrics
         self._registry = registry
         self._refusals = refusals
         self._seen: dict[int, Counter[str]] = {}
         self._noted: dict[int, float] = {}
+        self._counts_again = float("-inf")
 
     async def heed(self) -> bool:
         """Tell of pools in which an order was refused since the last look: no request waits for that."""
@@ -56,10 +59,10 @@ class Levels:
             counted = Counter(self._refusals(pool.id))
             new = counted - self._seen.get(pool.id, Counter())
             reasons = {reason: count for reason, count in new.items() if reason not in _OF_THE_ORDER}
-            if reasons and _told_of(pool) and boottime() - self._noted.get(pool.id, -_AGAIN_S) >= _AGAIN_S:
+            if reasons and _told_of(pool) and self._clock() - self._noted.get(pool.id, -_AGAIN_S) >= _AGAIN_S:
                 reason = max(reasons, key=lambda name: reasons[name])
                 told = await levels.note_refusal(self._db, pool.id, reason)
-                self._noted[pool.id] = boottime()
+                self._noted[pool.id] = self._clock()
                 if told:
                     _log(pool, Level.EXHAUSTED, reason)
             if new:
@@ -67,18 +70,21 @@ class Levels:
         return False
 
     async def count(self) -> bool:
-        """Count the pool that waits longest for it. True: there may be another one."""
+        """Count the pool that waits longest, unless counting has had its share. True: there may be another one."""
+        if self._clock() < self._counts_again:
+            return False
         due = await levels.due(self._db, every_s=_EVERY_S, lately_s=_LATELY_S)
         if due is None:
             await self._show()
             return False
         pool = self._registry().pools.get(due.pool_id)
         if pool is not None and pool.low_percent is not None:
-            began = boottime()
+            began = self._clock()
             room = await levels.room(self._db, pool.id)
-            again_s = max(_EVERY_S, (boottime() - began) / _SHARE)
+            took_s = self._clock() - began
+            self._counts_again = self._clock() + took_s / _SHARE
             now = level(room, pool.low_percent / 100, due.level, refused=due.refused)
-            if await levels.note(self._db, due, now, room, again_s=again_s):
+            if await levels.note(self._db, due, now, room, again_s=max(_EVERY_S, took_s / _SHARE)):
                 _log(pool, now, room.bound)
         return True
 

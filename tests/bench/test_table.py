@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from bench.__main__ import _parser, main
-from bench.table import BEGIN, END, Row, kept, line, measured, module, replaced, rows, spread, values, verdict
+from bench.table import BEGIN, END, Row, kept, kept_at, line, measured, module, replaced, rows, spread, values, verdict
 
 _ROW = Row("rate", "rate", 100.0, "/s", "./scripts/bench list", "runs.*.rate")
 
@@ -75,6 +75,17 @@ def test_what_failed_is_measured_again(tmp_path: Path) -> None:
     assert measured(replace(quick, command=".venv/bin/python -m bench.reuse --rest -1"), tmp_path, again=False) == (
         "exit code 2 without a result"
     )
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_has_been_measured_is_shown_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--saved` takes results that are there, and runs nothing for the others."""
+    (row,) = (row for row in rows() if row.name == "reuse")
+    kept_at(row, tmp_path).write_bytes(orjson.dumps({"policies": {"pack": {"x_in_use_by_best": 1.5}}}))
+    assert main(["table", "--saved", "--out", str(tmp_path)]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.endswith("` |")]
+    assert sum("not measured" in line for line in shown) == len(rows()) - 1
+    assert sum("| 1.5 | one run | missed, factor 1.43 |" in line for line in shown) == 1
     assert len(list(tmp_path.iterdir())) == 1
 
 

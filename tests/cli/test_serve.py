@@ -51,7 +51,9 @@ def emulator(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def serving(database: str, platform: dict[str, str], folder: Path, **extra: str) -> Iterator[Service]:
+def serving(
+    database: str, platform: dict[str, str], folder: Path, *options: str, workers: int = 2, **extra: str
+) -> Iterator[Service]:
     """``broker serve`` with two workers, its secrets in files."""
     keys = {name: base64.b64encode(secrets.token_bytes(32)).decode() for name in ("data", "index")}
     texts = {"database_url": database, "data_keys": f"1:{keys['data']}", "index_key": keys["index"]}
@@ -66,7 +68,7 @@ def serving(database: str, platform: dict[str, str], folder: Path, **extra: str)
     log = folder / "broker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command("serve", "--workers", "2"), stdout=output, stderr=output, cwd=CHECKOUT,
+            command("serve", "--workers", str(workers), *options), stdout=output, stderr=output, cwd=CHECKOUT,
             env=environment(**given, **extra), start_new_session=True,
         )  # fmt: skip
     urls = dict(zip(("api", "admin", "edge"), (f"http://127.0.0.1:{port}" for port in ports), strict=True))
@@ -156,3 +158,32 @@ async def test_a_killed_worker_is_replaced_and_no_connection_lost(client: Client
     answers = await asyncio.gather(*(client.bind(headers={"Connection": "close"}) for _ in range(20)))
     assert {answer.status for answer in answers} == {201}
     assert (await client.ask("GET", f"{service.ready['admin']}/readyz", key=None)).status == 200
+
+
+async def test_the_platform_has_workers_of_its_own(database_url: str, tmp_path: Path) -> None:
+    """Of three workers one listens to the platform alone: whoever of them is frozen, the other listener answers."""
+    with (
+        emulator(tmp_path) as platform,
+        serving(database_url, platform, tmp_path, "--edge-workers", "1", workers=3) as service,
+    ):
+        async with client_of(service) as client:
+
+            async def answers(listener: str) -> set[int]:
+                url = f"{service.ready[listener]}/livez"
+                asked = [client.ask("GET", url, headers={"Connection": "close"}, key=None) for _ in range(20)]
+                return {answer.status for answer in await asyncio.gather(*asked)}
+
+            pids = sorted(_workers(service), key=_seat)
+            orders, platforms = pids[:2], pids[2:]
+            for frozen, other in ((platforms, "api"), (orders, "edge")):
+                for pid in frozen:
+                    os.kill(pid, signal.SIGSTOP)
+                assert await answers(other) == {200}
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+            assert [await answers(listener) for listener in ("api", "edge")] == [{200}, {200}]
+
+
+def _seat(pid: int) -> int:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return int(words[words.index(b"--seat") + 1])

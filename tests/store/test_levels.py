@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,12 @@ class Watched:
     registry: Registry
     refusals: dict[int, dict[str, int]] = field(default_factory=dict)
     instances: list[Levels] = field(default_factory=list)
+    #: What the instances take for the seconds since the machine began: nothing takes any time.
+    ticks: Iterator[float] = field(default_factory=lambda: itertools.repeat(0.0))
+
+    def seconds(self) -> float:
+        """The next of them."""
+        return next(self.ticks)
 
     @property
     def one(self) -> Levels:
@@ -94,7 +101,8 @@ async def watched(database_url: str) -> AsyncIterator[Watched]:
     made = Watched(shop, await load(db, VAULT))
     metrics = Metrics()
     made.instances += [
-        Levels(db, metrics, lambda: made.registry, lambda pool: made.refusals.get(pool, {})) for _ in range(2)
+        Levels(db, metrics, lambda: made.registry, lambda pool: made.refusals.get(pool, {}), made.seconds)
+        for _ in range(2)
     ]
     yield made
     await db.close()
@@ -193,6 +201,20 @@ async def test_a_pool_is_counted_by_one_instance(watched: Watched, database_url:
     await watched.heed("full", late.pool_id)
     assert not await levels.note(watched.shop.db, late, late.level, Room(1.0, 1.0), again_s=60)
     assert (await levels.known(watched.shop.db, [late.pool_id]))[late.pool_id][0] is Level.EXHAUSTED
+
+
+async def test_counting_has_a_share_of_the_time(watched: Watched) -> None:
+    """After a pool that took ten seconds nothing is counted for two thousand, however many pools are due."""
+    watched.ticks = itertools.count(100.0, 10.0)
+    assert await watched.one.count()
+    due = "SELECT count(*) FROM pool_level"
+    assert await watched.shop.value(due) == 1
+    watched.ticks = itertools.repeat(2100.0)
+    assert not await watched.one.count()
+    assert await watched.shop.value(due) == 1
+    watched.ticks = itertools.repeat(2130.0)
+    assert await watched.one.count()
+    assert await watched.shop.value(due) == 2
 
 
 async def test_places_are_counted_where_there_are_some(database_url: str) -> None:

@@ -227,6 +227,13 @@ async def _keys(shop: Shop, start: int) -> None:
     await idempotency.sweep(shop.db, limit=_BATCH)
 
 
+async def _nothing_due(shop: Shop, _start: int) -> None:
+    """Whoever looks in time and again finds out without reading what is not due yet."""
+    for _ in range(12):
+        await calls.sweep(shop.db, limit=_BATCH, grace_s=30.0)
+        await idempotency.sweep(shop.db, limit=_BATCH)
+
+
 async def _forget(shop: Shop, _start: int) -> None:
     """Rows as old as can be that are needed yet, in the tables that are walked along."""
     await shop.run("UPDATE retention SET due_at = '-infinity'")
@@ -236,7 +243,19 @@ async def _forget(shop: Shop, _start: int) -> None:
     await retention.oldest(shop.db)
 
 
-_HOT: tuple[_Hot, ...] = (_histories, _reserve_and_settle, _share, _show, _list, _reach, _claim, _sweep, _keys, _forget)
+_HOT: tuple[_Hot, ...] = (
+    _histories,
+    _reserve_and_settle,
+    _share,
+    _show,
+    _list,
+    _reach,
+    _claim,
+    _sweep,
+    _keys,
+    _nothing_due,
+    _forget,
+)
 
 
 def _faults(db: Watched) -> list[str]:

@@ -76,6 +76,15 @@ def test_all_mistakes_come_at_once_and_show_no_secret() -> None:
     assert "hunter2" not in text
 
 
+@pytest.mark.parametrize(
+    ("workers", "edge", "right"), [("2", "1", "yes"), ("2", "2", "no"), ("1", "0", "yes"), ("1", "1", "no")]
+)
+def test_somebody_serves_the_order_systems(workers: str, edge: str, right: str) -> None:
+    """Not every worker may listen to the platform alone."""
+    said = _problems(BROKER_WORKERS=workers, BROKER_EDGE_WORKERS=edge, BROKER_NO="1")
+    assert ("BROKER_EDGE_WORKERS: must be less than BROKER_WORKERS" not in said) == (right == "yes")
+
+
 def test_shown_settings_hide_secrets() -> None:
     """What `config show` prints has every name and no secret."""
     text = str(shown(load(_GOOD)))

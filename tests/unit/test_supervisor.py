@@ -26,7 +26,7 @@ async def test_a_worker_that_could_not_be_forked_is_tried_again(monkeypatch: pyt
 
     monkeypatch.setattr(Supervisor, "_run_worker", run_worker)
     supervisor = Supervisor(cast("Any", None), {})
-    keeper = asyncio.create_task(supervisor._keep(_Seat("0", cast("Any", None), cast("Any", None))))
+    keeper = asyncio.create_task(supervisor._keep(_Seat("0", None, None)))
     await asyncio.wait_for(third.wait(), 10)
     assert not keeper.done()
     keeper.cancel()

@@ -40,4 +40,4 @@ WHERE p.app_id = $1 AND x.number = $2 AND x.state <> 'moved'
 RETURNING id;
 
 -- name: forget
-DELETE FROM complaint WHERE at < broker_now() - interval '400 days';
+DELETE FROM complaint WHERE at < (SELECT broker_now() - interval '400 days');

@@ -13,7 +13,7 @@ SELECT app_id, count(*) AS many FROM failing_call WHERE dead_at IS NOT NULL GROU
 DELETE FROM failing_call AS f
 WHERE (f.line_id, f.no) IN (
   SELECT o.line_id, o.no FROM failing_call AS o
-  WHERE o.dead_at IS NULL AND o.noted_at < broker_now() - interval '1 day' AND NOT EXISTS (
+  WHERE o.dead_at IS NULL AND o.noted_at < (SELECT broker_now() - interval '1 day') AND NOT EXISTS (
     SELECT FROM platform_call AS c
     WHERE c.pool_id = o.pool_id AND c.line_id = o.line_id AND c.no = o.no AND c.settled_at IS NULL)
   LIMIT $1)

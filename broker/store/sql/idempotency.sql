@@ -17,7 +17,7 @@ WHERE d.app_id = $1 AND d.caller_id = $2 AND d.key_hash = $3 AND d.token = $4 AN
 -- name: sweep
 WITH old AS MATERIALIZED (
   SELECT app_id, caller_id, key_hash FROM idempotency
-  WHERE created_at < broker_now() - interval '25 hours' ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
+  WHERE created_at < (SELECT broker_now() - interval '25 hours') ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM idempotency AS d USING old
 WHERE d.app_id = old.app_id AND d.caller_id = old.caller_id AND d.key_hash = old.key_hash

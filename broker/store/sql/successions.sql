@@ -20,7 +20,7 @@ WHERE s.old_pool = $1 AND s.old_id = $2 AND s.new_id = $3 AND s.settled_at IS NU
 -- name: sweep
 WITH old AS MATERIALIZED (
   SELECT old_pool, old_id, new_id FROM succession
-  WHERE settled_at < clock_timestamp() - interval '25 hours' ORDER BY settled_at LIMIT $1 FOR UPDATE SKIP LOCKED
+  WHERE settled_at < (SELECT clock_timestamp() - interval '25 hours') ORDER BY settled_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 DELETE FROM succession AS s USING old
 WHERE s.old_pool = old.old_pool AND s.old_id = old.old_id AND s.new_id = old.new_id;

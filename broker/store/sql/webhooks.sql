@@ -5,7 +5,7 @@ WITH due AS MATERIALIZED (
   SELECT w.id FROM webhook AS w LEFT JOIN event_feed AS f ON f.app_id = w.app_id
   WHERE w.state = 'enabled' AND w.lease_until <= clock_timestamp() AND w.paused_until <= clock_timestamp()
     AND (w.at_position < f.upto OR EXISTS (
-      SELECT FROM webhook_parked AS p WHERE p.webhook_id = w.id AND p.state = 'waiting' AND p.due_at <= clock_timestamp()))
+      SELECT FROM webhook_parked AS p WHERE p.webhook_id = w.id AND p.state = 'waiting' AND p.due_at <= (SELECT clock_timestamp())))
   ORDER BY w.lease_until, w.id LIMIT $3 FOR UPDATE OF w SKIP LOCKED
 )
 UPDATE webhook AS w SET owner = $1, token = w.token + 1, lease_until = clock_timestamp() + $2 * interval '1 second'
@@ -22,7 +22,7 @@ WHERE p.webhook_id = $1 AND p.state = 'waiting' GROUP BY p.about;
 SELECT q.pos, q.attempts, extract(epoch FROM clock_timestamp() - q.tried_at)::double precision AS tried_s_ago
 FROM (
   SELECT p.pos, p.about FROM webhook_parked AS p
-  WHERE p.webhook_id = $1 AND p.state = 'waiting' AND p.due_at <= clock_timestamp() AND NOT p.pos = ANY ($3)
+  WHERE p.webhook_id = $1 AND p.state = 'waiting' AND p.due_at <= (SELECT clock_timestamp()) AND NOT p.pos = ANY ($3)
     AND (p.about IS NULL OR (NOT p.about = ANY ($4) AND NOT EXISTS (
       SELECT FROM webhook_parked AS e
       WHERE e.webhook_id = p.webhook_id AND e.about = p.about AND e.state = 'waiting' AND e.pos < p.pos OFFSET 0)))
