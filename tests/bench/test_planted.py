@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,19 +13,10 @@ import pytest
 
 from bench.run import Ask, Bench, prepared
 from bench.scenario_file import ScenarioFile
+from tests.plant import change, no_unique_slots, slots_freed_too_early
 
-_TAKEN_FREELY = r"WHERE NOT w\.had(?=\s+RETURNING slot)"
 _RESTED = r"greatest\(v_now \+ make_interval\(secs => p\.rest_s\), s\.rests_until\)"
 _TOKEN = r" AND c\.token = i\.token"
-_TOO_EARLY = """
-CREATE FUNCTION too_early() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  UPDATE slot SET until = broker_now() WHERE line_id = NEW.id;
-  RETURN NULL;
-END $$;
-CREATE TRIGGER too_early AFTER UPDATE ON line FOR EACH ROW
-WHEN (NEW.state = 'releasing' AND OLD.state = 'active') EXECUTE FUNCTION too_early()
-"""
 #: A process that wakes up after its lease settles what is somebody else's meanwhile: its token is an older one.
 _STALE = """
 SELECT count(*) FROM settle_ended(
@@ -39,28 +29,19 @@ _OPEN = "SELECT pool_id, line_id, no, token FROM platform_call WHERE state = 'op
 Plant = Callable[[Bench, "asyncpg.Connection[Any]"], Awaitable[None]]
 
 
-async def _change(db: asyncpg.Connection[Any], function: str, pattern: str, instead: str) -> None:
-    """Replace a part of a function as it is now."""
-    text = await db.fetchval("SELECT pg_get_functiondef($1::regproc)", function)
-    changed, times = re.subn(pattern, instead, text)
-    assert times == 1, function
-    await db.execute(changed)
-
-
 async def _no_key(bench: Bench, db: asyncpg.Connection[Any]) -> None:
     del bench
-    await _change(db, "reserve", _TAKEN_FREELY, "")
-    await db.execute("ALTER TABLE slot DROP CONSTRAINT slot_pkey; CREATE INDEX ON slot (pool_id, party_key, x_id)")
+    await no_unique_slots(db)
 
 
 async def _early(bench: Bench, db: asyncpg.Connection[Any]) -> None:
-    await db.execute(_TOO_EARLY)
+    await slots_freed_too_early(db)
     await _slow(bench, "unbind", 150)
 
 
 async def _no_rest(bench: Bench, db: asyncpg.Connection[Any]) -> None:
     del bench
-    await _change(db, "settle_ended", _RESTED, "v_now")
+    await change(db, "settle_ended", _RESTED, "v_now")
 
 
 async def _slow(bench: Bench, interface: str, ms: int) -> None:
@@ -142,6 +123,6 @@ async def test_a_settle_without_token_is_found() -> None:
         await _slow(bench, "bind", 500)
         assert await _load(bench, db, 0, late) == []
         assert settled == 0
-        await _change(db, "settle_ended", _TOKEN, "")
+        await change(db, "settle_ended", _TOKEN, "")
         assert await _load(bench, db, 1, late)
     assert settled > 0

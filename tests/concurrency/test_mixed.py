@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,16 +12,16 @@ import pytest
 from bench.check import check_books, check_promises
 from bench.history import check_history
 from bench.mixed import Mixed, kill_while
-from broker.store.migrate import migrations_dir
 from tests.concurrency.test_soak import CAP, QUARANTINE_S, narrow_service
 from tests.contract.service import Service
 from tests.pg import state_folder
+from tests.plant import Plant, ends_for_both
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @asynccontextmanager
-async def busy_service(folder: Path, *planted: str) -> AsyncIterator[Service]:
+async def busy_service(folder: Path, *planted: Plant) -> AsyncIterator[Service]:
     """Two workers on few X, whose calls are taken over soon and whose unknown changes are settled soon."""
     times = {"BROKER_LEASE_S": "6", "BROKER_RESCUE_INTERVAL_S": "0.5", "BROKER_PLATFORM_ABSENCE_S": "2"}
     async with narrow_service(folder, *planted, **times) as service:
@@ -59,16 +58,7 @@ async def test_no_call_reaches_a_wrong_person_while_workers_are_killed() -> None
     assert load.answers["patch 409 line_shared"] > 5, load.answers
 
 
-def planted(migration: str, function: str, old: str, new: str) -> str:
-    """A function of the schema with one bug in it."""
-    text = (migrations_dir() / migration).read_text()
-    body = re.search(rf"CREATE FUNCTION {function}\(.*?\n\$\$;", text, re.DOTALL)
-    assert body is not None
-    assert body.group().count(old) == 1, f"{function} has changed"
-    return body.group().replace(old, new).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
-
-
-async def found(*bugs: str) -> list[str]:
+async def found(*bugs: Plant) -> list[str]:
     """What is wrong after some seconds with bugs."""
     with state_folder() as folder:
         async with busy_service(folder, *bugs) as service:
@@ -79,6 +69,4 @@ async def found(*bugs: str) -> list[str]:
 
 async def test_a_release_that_unbinds_for_both_is_found() -> None:
     """Planted bug: any release of a shared line ends it for everybody."""
-    last = """a.line_id AND o.state IN ('pending', 'active')) AS last"""
-    bug = planted("0003_calls.sql", "release_bindings", last, last.replace(" AS last", " IS NOT NULL AS last"))
-    assert await found(bug)
+    assert await found(ends_for_both)

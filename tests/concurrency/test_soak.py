@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import pytest
 
 from bench.check import check_books, check_promises
 from bench.history import check_history
-from broker.store.migrate import migrations_dir
 from tests.concurrency.crowd import Crowd
 from tests.contract.service import Service, client_of, up
 from tests.pg import state_folder
+from tests.plant import Plant, no_unique_slots, slots_freed_too_early
 
 QUARANTINE_S = 1
 CAP = 20
@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @asynccontextmanager
-async def narrow_service(folder: Path, *planted: str, **extra: str) -> AsyncIterator[Service]:
-    """A broker with two workers on 60 X, cap 20 and a second of quarantine; ``planted`` is SQL run before the load."""
+async def narrow_service(folder: Path, *planted: Plant, **extra: str) -> AsyncIterator[Service]:
+    """A broker with two workers on 60 X, cap 20 and a second of quarantine; ``planted`` is done before the load."""
     with up(folder, "--workers", "2", settings=extra) as service:
         db = await asyncpg.connect(service.database)
         try:
@@ -43,8 +43,8 @@ async def narrow_service(folder: Path, *planted: str, **extra: str) -> AsyncIter
                 " WHERE number NOT IN (SELECT number FROM x_number ORDER BY pool_id, x_id LIMIT $1)",
                 NUMBERS,
             )
-            for statement in planted:
-                await db.execute(statement)
+            for plant in planted:
+                await plant(db)
             version = await db.fetchval("SELECT version FROM config_version")
         finally:
             await db.close()
@@ -118,23 +118,10 @@ def kill_a_worker(service: Service) -> int:
     return 0
 
 
-def planted_reserve() -> Sequence[str]:
-    """``reserve`` without its unique keys: rows go in whatever is there, some time after it was looked."""
-    texts = [file.read_text() for file in sorted(migrations_dir().glob("*.sql"))]
-    made = re.compile(r"^CREATE (?:OR REPLACE )?FUNCTION (reserve\(.*?\n\$\$;)", re.DOTALL | re.MULTILINE)
-    newest = [body for text in texts for body in made.findall(text)][-1]
-    changed, times = re.subn(r"WHERE NOT w.had(?=\s+RETURNING slot)", "", f"CREATE OR REPLACE FUNCTION {newest}")
-    assert times == 1
-    judged = "INTO outcomes, seats, had_a, had_b FROM verdict AS v;"
-    assert judged in changed
-    changed = changed.replace(judged, f"{judged} PERFORM pg_sleep(0.1);")
-    return ("ALTER TABLE slot DROP CONSTRAINT slot_pkey; CREATE INDEX ON slot (pool_id, party_key, x_id)", changed)
-
-
 async def test_the_checker_finds_the_missing_key_and_locks() -> None:
     """Planted bug: with neither locks nor the unique key two processes do give a party an X twice, and it is found."""
     with state_folder() as folder:
-        async with narrow_service(folder, *planted_reserve(), BROKER_TEST_LOCKS="off") as service:
+        async with narrow_service(folder, no_unique_slots, BROKER_TEST_LOCKS="off") as service:
             crowd = Crowd(service, seconds=10, keep=KEEP, couriers=15)
             await crowd.run()
             violations = await judge(service, crowd, settle_s=2)
@@ -144,17 +131,8 @@ async def test_the_checker_finds_the_missing_key_and_locks() -> None:
 
 async def test_the_checker_finds_a_release_before_the_confirmed_unbind() -> None:
     """Planted bug: slots set free when the release begins, not when the platform has confirmed it."""
-    early = """
-        CREATE FUNCTION too_early() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-          UPDATE slot SET until = broker_now() WHERE line_id = NEW.id;
-          RETURN NULL;
-        END $$;
-        CREATE TRIGGER too_early AFTER UPDATE ON line FOR EACH ROW
-        WHEN (NEW.state = 'releasing' AND OLD.state = 'active') EXECUTE FUNCTION too_early()
-    """
     with state_folder() as folder:
-        async with narrow_service(folder, early) as service, client_of(service) as client:
+        async with narrow_service(folder, slots_freed_too_early) as service, client_of(service) as client:
             await client.fault("unbind", "delay", ms=150, when="before")
             crowd = Crowd(service, seconds=8, keep=KEEP, couriers=40)
             await crowd.run()
