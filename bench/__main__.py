@@ -122,7 +122,7 @@ def _add_results(parts: Any) -> None:
     told.set_defaults(act=commands.targets_table)
     for command in (raced, checked):
         command.add_argument("--state-root", type=Path, help="where the database goes (default /var/tmp)")
-    for command in (compared, sized, raced, checked):
+    for command in (compared, sized, raced, checked, told):
         command.add_argument("--json", action="store_true", help="print everything as JSON")
 
 

@@ -21,6 +21,7 @@ from bench import compare as comparing
 from bench import size as sizing
 from bench import table as targets
 from bench.compare import read_result
+from bench.machine import machine
 from bench.page import page
 from bench.report import table
 from bench.rivals import kea
@@ -185,17 +186,23 @@ def check(options: argparse.Namespace) -> int:
 def targets_table(options: argparse.Namespace) -> int:
     """Measure the targets, print them as a table, write it into the README if asked."""
     if options.list:
-        print("\n".join(f"{row.name:<20} {row.command}" for row in targets.rows()))
+        there = targets.rows()
+        print_told(
+            {"rows": [asdict(row) for row in there]},
+            "\n".join(f"{row.name:<20} {row.command}" for row in there),
+            options,
+        )
         return 0
-    text = targets.table(
+    told = targets.measure(
         options.row,
         options.out,
         again=options.again and not options.saved,
         run=not options.saved,
         progress=lambda what: print(what, file=sys.stderr),
     )
-    print(text)
+    text = targets.table(told)
+    print_told({"machine": machine(None), "rows": [asdict(one) for one in told]}, text, options)
     if options.write:
         readme = Path("README.md")
         readme.write_text(targets.replaced(readme.read_text(encoding="utf-8"), text), encoding="utf-8")
-    return BROKEN if "FAILED" in text else 0
+    return BROKEN if any(one.said.startswith("FAILED") for one in told) else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from bench.machine import load_average, machine
 from bench.pushing import Sender, Signature, Spent, lag_ms
 from bench.stack import Stack, running
 
-_MOST_RATE, _MOST_S = 20_000, 600.0
+_MOST_RATE, _MOST_S, _MOST_RUNS = 20_000, 600.0, 20
 _ORDERS = 50
 _WANTED_P99_MS = 50.0
 _DRAIN_S = 300.0
@@ -152,9 +153,12 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         await bench.window("warm-up", _WARM_S, _WARM_RATE)
         found: dict[str, Any] = {"machine": machine(stack.folder), "rate": options.rate}
         if options.seconds:
-            found["open"] = await bench.window(f"{options.rate:,.0f}/s", options.seconds, options.rate)
+            steady = f"{options.rate:,.0f}/s"
+            found["open"] = [await bench.window(steady, options.seconds, options.rate) for _ in range(options.runs)]
         if options.closed:
-            found["closed"] = await bench.window("as fast as they are answered", options.closed, None)
+            found["closed"] = [
+                await bench.window("as fast as they are answered", options.closed, None) for _ in range(options.runs)
+            ]
         found["books"] = dict(await db.fetchrow(_BOOKS) or {})
         found["right"] = found["books"] == calls.meant() and await db.fetchval(_LEFT) == 0
         await db.close()
@@ -180,6 +184,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2000.0, help=f"pushes a second, at most {_MOST_RATE:,}")
     parser.add_argument("--seconds", type=float, default=10.0, help="at that rate; 0 = not at all")
     parser.add_argument("--closed", type=float, default=10.0, help="seconds as fast as possible; 0 = not at all")
+    parser.add_argument("--runs", type=int, default=1, help="windows of each kind")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--state-root", type=Path, default=Path("/var/tmp"), help="a real disk")  # noqa: S108
@@ -189,6 +194,7 @@ def main() -> None:
         not 1 <= options.rate <= _MOST_RATE
         or not 0 <= options.seconds <= _MOST_S
         or not 0 <= options.closed <= _MOST_S
+        or not 1 <= options.runs <= _MOST_RUNS
         or not 1 <= options.connections <= 500
     ):
         parser.error("that is more than this bench is for")
@@ -198,10 +204,10 @@ def main() -> None:
     else:
         print(f"{found['machine']['cores']} cores shared with everything")
         for name in ("open", "closed"):
-            if name in found:
-                print(_shown(name, found[name]))
+            for window in found.get(name, ()):
+                print(_shown(name, window))
         print(f"books {found['books']}, {'right' if found['right'] else 'WRONG'}")
-    late = "open" in found and found["open"]["latency_ms"]["p99"] > _WANTED_P99_MS
+    late = "open" in found and statistics.median(w["latency_ms"]["p99"] for w in found["open"]) > _WANTED_P99_MS
     sys.exit(0 if found["right"] and not late else 1)
 
 

@@ -1,9 +1,9 @@
 """``python -m bench.questions``: what the platform waits for when a call of mode X comes in.
 
 Loads the books of the demonstration's app of mode X with live pairs (a million, by COPY), then asks over the edge
-listener as the platform does, signed, one caller in ten a stranger, and judges every answer. Three windows: as fast as
-answers come; at half of that; and at a steady rate while orders are bound. Exit code 1 if an answer is wrong or
-missing, or p99 at the rate is over 20 ms.
+listener as the platform does, signed, one caller in ten a stranger, and judges every answer. Three kinds of windows: as
+fast as answers come; at half of that; and at a steady rate while orders are bound. Exit code 1 if an answer is wrong or
+missing, or p99 at the rate is over 20 ms (of several windows, in the median).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import statistics
 import sys
 import time
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from bench.machine import load_average, machine
 from bench.pushing import Sender, Signature, Spent, lag_ms
 from bench.stack import Stack, running
 
-_MOST, _MOST_RATE, _MOST_S = 2_000_000, 20_000, 600.0
+_MOST, _MOST_RATE, _MOST_S, _MOST_RUNS = 2_000_000, 20_000, 600.0, 20
 _STRANGERS = 0.1
 _WANTED_MS = 20.0
 _WARM_RATE, _WARM_S = 300.0, 5.0
@@ -164,14 +165,18 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
             "edge_workers": options.edge_workers or 0,
         }
         if options.closed:
-            found["closed"] = await bench.window("as fast as answers come", options.closed, None)
-            half = found["closed"]["a_second"] / 2
-            found["half"] = await bench.window(f"{half:,.0f}/s", options.closed, half)
-        # What is written first after the load, or after a checkpoint, is logged as whole pages.
-        await bench.window("warm-up beside binds", options.warm, options.rate, options.binds)
-        found["binding"] = await bench.window(
-            f"{options.rate:,.0f}/s beside {options.binds:,.0f} binds/s", options.seconds, options.rate, options.binds
-        )
+            found["closed"] = [
+                await bench.window("as fast as answers come", options.closed, None) for _ in range(options.runs)
+            ]
+            half = statistics.median(window["a_second"] for window in found["closed"]) / 2
+            found["half"] = [await bench.window(f"{half:,.0f}/s", options.closed, half) for _ in range(options.runs)]
+        if options.seconds:
+            # What is written first after the load, or after a checkpoint, is logged as whole pages.
+            await bench.window("warm-up beside binds", options.warm, options.rate, options.binds)
+            beside = f"{options.rate:,.0f}/s beside {options.binds:,.0f} binds/s"
+            found["binding"] = [
+                await bench.window(beside, options.seconds, options.rate, options.binds) for _ in range(options.runs)
+            ]
         await db.close()
         for sender in (asking, binding):
             sender.close()
@@ -200,8 +205,9 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=1_000_000, help=f"live bindings, at most {_MOST:,}")
     parser.add_argument("--rate", type=float, default=500.0, help="questions a second while orders are bound")
     parser.add_argument("--binds", type=float, default=1000.0, help="binds a second meanwhile; 0 = none")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of that")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of that; 0 = not at all")
     parser.add_argument("--closed", type=float, default=10.0, help="seconds as fast as possible, and at half; 0 = not")
+    parser.add_argument("--runs", type=int, default=1, help="windows of each kind")
     parser.add_argument("--warm", type=float, default=30.0, help="seconds of the same before, not counted")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--edge-workers", type=int, help="so many of the workers listen to the platform alone")
@@ -213,7 +219,8 @@ def main() -> None:
         not 1 <= options.live <= min(_MOST, POOLS * NUMBERS * CAP)
         or not 1 <= options.rate <= _MOST_RATE
         or not 0 <= options.binds <= _MOST_RATE
-        or not 1 <= options.seconds <= _MOST_S
+        or not 0 <= options.seconds <= _MOST_S
+        or not 1 <= options.runs <= _MOST_RUNS
         or not 1 <= options.warm <= _MOST_S
         or not 0 <= options.closed <= _MOST_S
         or not 1 <= options.connections <= 500
@@ -226,8 +233,9 @@ def main() -> None:
     else:
         print(f"{found['live']:,} live bindings, {found['machine']['cores']} cores shared with everything")
         for name in windows:
-            print(_shown(name, found[name]))
-    kept = found["binding"]["latency_ms"]["p99"] <= _WANTED_MS and all(_right(found[name]) for name in windows)
+            print("\n".join(_shown(name, window) for window in found[name]))
+    slow = "binding" in found and statistics.median(w["latency_ms"]["p99"] for w in found["binding"]) > _WANTED_MS
+    kept = not slow and all(_right(window) for name in windows for window in found[name])
     sys.exit(0 if kept else 1)
 
 

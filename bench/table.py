@@ -26,15 +26,20 @@ _LONGEST_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A target and the command that measures it; ``most``: it is an upper bound."""
+    """What is measured, by which command, and its target if it has one; ``most``: that is an upper bound."""
 
     name: str
     words: str
-    target: float
     unit: str
     command: str
-    at: str = ""
+    #: Path of the figure in the command's JSON, or of several that stand beside each other.
+    at: str | list[str]
+    target: float | None = None
     most: bool = False
+
+    def paths(self) -> list[str]:
+        """Return where its figures are."""
+        return [self.at] if isinstance(self.at, str) else self.at
 
 
 def rows(path: Path = _TARGETS) -> list[Row]:
@@ -68,33 +73,55 @@ def kept(found: Sequence[float]) -> list[float]:
 
 
 def verdict(row: Row, measured: float) -> str:
-    """Say whether the target is met, else by which factor it is missed."""
+    """Say whether the target is met, else by which factor it is missed; nothing if there is none."""
+    if row.target is None:
+        return ""
     if measured <= row.target if row.most else measured >= row.target:
         return "met"
     low, high = sorted((measured, row.target))
     return f"missed, factor {high / low:.2f}" if low > 0 else "missed"
 
 
-def line(row: Row, told: Any) -> str:
-    """Return the row as Markdown; ``told`` is the command's result, an error's text, or none."""
-    figure, between, said = "-", "-", "not measured"
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of a row: its figures in the median, the spread of the first, and what is said of it."""
+
+    row: Row
+    said: str
+    figures: tuple[float, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+def judged(row: Row, told: Any) -> Told:
+    """Judge a row; ``told`` is the command's result, an error's text, or none."""
+    if told is None:
+        return Told(row, "not measured")
     if isinstance(told, str):
-        said = f"FAILED: {told}"
-    elif told is not None and told.get("violations"):
-        said = f"FAILED: {len(told['violations'])} violations"
-    elif told is not None and told.get("right") is False:
-        said = "FAILED: the books are not right"
-    elif told is not None:
-        try:
-            middle = statistics.median(kept(values(told, row.at)))
-            least, most = spread(told, row.at)
-        except (LookupError, TypeError, ValueError):
-            said = f"FAILED: no figure at {row.at}"
-        else:
-            figure, said = _shown(middle), verdict(row, middle)
-            between = f"{_shown(least)} to {_shown(most)}" if least != most else "one run"
-    sign = "≤" if row.most else "≥"
-    return f"| {row.words} | {sign} {row.target:,g} {row.unit} | {figure} | {between} | {said} | `{row.command}` |"
+        return Told(row, f"FAILED: {told}")
+    if told.get("violations"):
+        return Told(row, f"FAILED: {len(told['violations'])} violations")
+    if told.get("right") is False:
+        return Told(row, "FAILED: the books are not right")
+    paths = row.paths()
+    try:
+        figures = tuple(statistics.median(kept(values(told, path))) for path in paths)
+        least, most = spread(told, paths[0])
+    except (LookupError, TypeError, ValueError):
+        return Told(row, f"FAILED: no figure at {' or '.join(paths)}")
+    return Told(row, verdict(row, figures[0]), figures, least, most)
+
+
+def line(told: Told) -> str:
+    """Return the row as Markdown."""
+    row = told.row
+    wanted = "-" if row.target is None else f"{'≤' if row.most else '≥'} {row.target:,g} {row.unit}"
+    unit = f" {row.unit}" if row.target is None else ""
+    figures = " / ".join(map(_shown, told.figures)) + unit if told.figures else "-"
+    between = "-"
+    if told.least is not None and told.most is not None and len(told.figures) == 1:
+        between = f"{_shown(told.least)} to {_shown(told.most)}" if told.least != told.most else "one run"
+    return f"| {row.words} | {wanted} | {figures} | {between} | {told.said} | `{row.command}` |"
 
 
 def _shown(figure: float) -> str:
@@ -133,24 +160,36 @@ def module(row: Row) -> list[str]:
     return ["bench", *words[1:]] if words[0] == "./scripts/bench" else words[2:]
 
 
-def table(names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None], run: bool = True) -> str:
-    """Measure the rows named, all if none is; return the table. ``run`` False: only what has been measured."""
+def measure(
+    names: Sequence[str], folder: Path, *, again: bool, progress: Callable[[str], None], run: bool = True
+) -> list[Told]:
+    """Measure the rows named, all if none is. ``run`` False: only what has been measured."""
     there = rows()
     if unknown := set(names) - {row.name for row in there}:
         raise BenchError(f"There is no row {', '.join(sorted(unknown))}; `bench table --list` names them.")
     chosen = [row for row in there if row.name in names or not names]
     folder.mkdir(parents=True, exist_ok=True)
-    here = machine(None)
-    lines = ["| | target | measured | spread | | command |", "|---|---|---|---|---|---|"]
     done: dict[str, Any] = {}
     for number, row in enumerate(chosen, 1):
         progress(f"{number} of {len(chosen)}: {row.name}")
-        if row.at and row.command not in done:
+        if row.command not in done:
             done[row.command] = measured(row, folder, again=again, run=run)
-        lines.append(line(row, done[row.command] if row.at else None))
+    return [judged(row, done[row.command]) for row in chosen]
+
+
+def table(told: Sequence[Told]) -> str:
+    """Return the rows as Markdown, with what they were measured on."""
+    here = machine(None)
     about = f"{here['cores']} cores ({here['cpu']}) for everything, {here['memory_gib']:g} GiB, Python {here['python']}"
-    lines += ["", f"Of nine runs best and worst are dropped; the spread is that of the rest. On {about}."]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            "| | target | measured | spread | | command |",
+            "|---|---|---|---|---|---|",
+            *map(line, told),
+            "",
+            f"Of nine runs best and worst are dropped; the spread is that of the rest. On {about}.",
+        ]
+    )
 
 
 def replaced(text: str, by: str) -> str:

@@ -10,9 +10,24 @@ import orjson
 import pytest
 
 from bench.__main__ import _parser, main
-from bench.table import BEGIN, END, Row, kept, kept_at, line, measured, module, replaced, rows, spread, values, verdict
+from bench.table import (
+    BEGIN,
+    END,
+    Row,
+    judged,
+    kept,
+    kept_at,
+    line,
+    measured,
+    module,
+    replaced,
+    rows,
+    spread,
+    values,
+    verdict,
+)
 
-_ROW = Row("rate", "rate", 100.0, "/s", "./scripts/bench list", "runs.*.rate")
+_ROW = Row("rate", "rate", "/s", "./scripts/bench list", "runs.*.rate", 100.0)
 
 
 def test_figures_are_found_by_their_path() -> None:
@@ -39,7 +54,7 @@ def test_a_miss_says_by_how_much() -> None:
 )
 def test_a_failed_row_says_so(told: object) -> None:
     """Errors, violations and missing figures stand in the table."""
-    assert "FAILED" in line(_ROW, told)
+    assert "FAILED" in line(judged(_ROW, told))
 
 
 def test_writing_twice_changes_nothing_more() -> None:
@@ -64,7 +79,7 @@ def test_the_spread_of_a_median_stands_beside_it() -> None:
     told = {"ratio": {"median": 2, "least": 1, "most": 4}, "runs": [{"rate": 3}, {"rate": 5}]}
     assert spread(told, "ratio.median") == [1, 4]
     assert spread(told, "runs.*.rate") == [3, 5]
-    assert "| 4 | 3 to 5 | missed, factor 25.00 |" in line(_ROW, told)
+    assert "| 4 | 3 to 5 | missed, factor 25.00 |" in line(judged(_ROW, told))
 
 
 def test_what_failed_is_measured_again(tmp_path: Path) -> None:
@@ -80,13 +95,24 @@ def test_what_failed_is_measured_again(tmp_path: Path) -> None:
 
 def test_what_has_been_measured_is_shown_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--saved` takes results that are there, and runs nothing for the others."""
-    (row,) = (row for row in rows() if row.name == "reuse")
-    kept_at(row, tmp_path).write_bytes(orjson.dumps({"policies": {"pack": {"x_in_use_by_best": 1.5}}}))
+    (row,) = (row for row in rows() if row.name == "quota")
+    kept_at(row, tmp_path).write_bytes(orjson.dumps({"windows": {"same_caller": {"callable_s": {"p99": 3.0}}}}))
     assert main(["table", "--saved", "--out", str(tmp_path)]) == 0
     shown = [line for line in capsys.readouterr().out.splitlines() if line.endswith("` |")]
     assert sum("not measured" in line for line in shown) == len(rows()) - 1
-    assert sum("| 1.5 | one run | missed, factor 1.43 |" in line for line in shown) == 1
+    assert sum("| 3 | one run | missed, factor 1.50 |" in line for line in shown) == 1
     assert len(list(tmp_path.iterdir())) == 1
+    assert main(["table", "--saved", "--out", str(tmp_path), "--row", "quota", "--json"]) == 0
+    (told,) = orjson.loads(capsys.readouterr().out)["rows"]
+    assert (told["row"]["name"], told["figures"], told["said"]) == ("quota", [3.0], "missed, factor 1.50")
+
+
+def test_rows_without_a_target_are_told() -> None:
+    """Several figures stand beside each other; nothing is said of them, but that one is missing."""
+    row = Row("gaps", "gaps", "s", "./scripts/bench list", ["pack.gap", "random.gap"])
+    told = judged(row, {"pack": {"gap": 2050}, "random": {"gap": 129.4}})
+    assert line(told) == "| gaps | - | 2,050 / 129 s | - |  | `./scripts/bench list` |"
+    assert "FAILED" in judged(row, {"pack": {"gap": 2050}}).said
 
 
 def test_json_reaches_a_bench_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

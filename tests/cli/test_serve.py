@@ -73,10 +73,14 @@ def serving(
         )  # fmt: skip
     urls = dict(zip(("api", "admin", "edge"), (f"http://127.0.0.1:{port}" for port in ports), strict=True))
     service = Service(process, {**urls, **platform, "database": database, "api_key": "none"}, folder)
+
+    def serves() -> bool:
+        """The supervisor says so, and each worker that it is ready: their lines come in any order."""
+        text = log.read_bytes()
+        return b'"event":"serving"' in text and text.count(b'"event":"worker_ready"') >= workers
+
     try:
-        wait_until(
-            lambda: b'"event":"serving"' in log.read_bytes() or process.poll() is not None, "serving, or an exit"
-        )
+        wait_until(lambda: serves() or process.poll() is not None, "serving, or an exit")
         assert process.poll() is None, log.read_text(encoding="utf-8")
         yield service
     finally:

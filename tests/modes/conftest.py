@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.contract.service import Client, Service, client_of, memory, up
+from tests.contract.service import Client, Service, client_of, memory, up, without_sample
 from tests.pg import state_folder
 
 
@@ -14,6 +15,7 @@ from tests.pg import state_folder
 def service() -> Iterator[Service]:
     """A broker whose clock, and whose platform's, tests can move."""
     with state_folder(memory()) as folder, up(folder, "--test-clock", "--workers", "2") as running:
+        asyncio.run(without_sample(running))
         yield running
 
 

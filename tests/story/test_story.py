@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.service import Answer, Client, Service, client_of, eventually, memory, phone, up
+from tests.contract.service import Answer, Client, Service, client_of, eventually, memory, phone, up, without_sample
 from tests.pg import state_folder
 
 _QUARANTINE_S = 7200
@@ -20,6 +20,7 @@ _SIZE = 24
 def service() -> Iterator[Service]:
     """A broker whose clock, and whose platform's, tests can move."""
     with state_folder(memory()) as folder, up(folder, "--test-clock", "--workers", "2") as running:
+        asyncio.run(without_sample(running))
         yield running
 
 
