@@ -12,7 +12,7 @@ PATIENCE_S = 0.1
 _HURRIED_PATIENCE_S = 0.005
 #: A crowd is so many in :data:`GAP_S`. In it a batch begins that long after the one before (or as long as is said), or
 #: once ``_FULL`` wait.
-_CROWD = 22
+_CROWD = 50
 _FULL = 60
 GAP_S = 0.036
 #: Among few a batch begins so many times as long after the one before as batches take: one for each item would keep the

@@ -101,14 +101,14 @@ async def test_a_crowd_gathers_and_a_lone_item_does_not_wait(monkeypatch: pytest
         return asyncio.gather(*map(batcher.submit, range(count)))
 
     await asyncio.wait_for(many(1), 30)
-    await asyncio.wait_for(many(30), 30)
+    await asyncio.wait_for(many(60), 30)
     first = many(20)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert batches == [1, 30]
+    assert batches == [1, 60]
     await asyncio.wait_for(asyncio.gather(first, many(50)), 30)
-    assert batches == [1, 30, 70]
+    assert batches == [1, 60, 70]
     monkeypatch.setattr(pace, "GAP_S", 0.01)
     await asyncio.wait_for(many(1), 30)
     await asyncio.wait_for(many(1), 30)
-    assert batches == [1, 30, 70, 1, 1]
+    assert batches == [1, 60, 70, 1, 1]
