@@ -56,7 +56,7 @@ class Stack:
 async def running(
     workers: int, folder: Path | None = None, *options: str, trust: Path | None = None
 ) -> AsyncIterator[Stack]:
-    """Run ``broker up`` with ``options`` on a fresh folder of a real disk and stop it afterwards.
+    """Run ``broker up`` with ``options`` on a fresh folder of a real disk; stop it afterwards, or when we are killed.
 
     It takes a platform with one of the certificates in ``trust`` for the right one (default: the system's).
 
@@ -65,8 +65,9 @@ async def running(
     """
     with home_on_disk(folder) as home:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "broker", "up", "--port", "0", "--json", "--workers", str(workers),
-            "--state-dir", str(home), *options, stdout=PIPE, env=environment(trust), limit=1 << 20,
+            sys.executable, "-m", "bench.child", str(os.getpid()), "up", "--port", "0", "--json",
+            "--workers", str(workers), "--state-dir", str(home), *options,
+            stdout=PIPE, env=environment(trust), limit=1 << 20,
         )  # fmt: skip
         try:
             yield _stack(home, process.pid, await _ready(process))

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from bench.__main__ import main
 from bench.figures import open_window
 from bench.history import Operation
 from bench.plan import Orders, Plan
+from bench.stack import DISK
+from tests.contract.service import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +31,12 @@ def _result_of(*arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr + done.stdout[:2000]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def _running(what: str, by: int) -> list[int]:
+    """The processes that so one started."""
+    listed = subprocess.run(["ps", "ax", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if f"-m {what} {by} " in line]
 
 
 def test_a_short_closed_loop_with_releases_keeps_every_promise() -> None:
@@ -52,6 +62,26 @@ def test_a_short_closed_loop_with_releases_keeps_every_promise() -> None:
     assert result["postgres"]["fsync"] == result["postgres"]["synchronous_commit"] == "on"
     assert result["machine"]["cores"]
     assert result["checked"]["operations"] >= run["confirmed"] + run["released"]
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder that the database's account may enter."""
+    with TemporaryDirectory(prefix="broker-bench-", dir=DISK) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_bench_that_is_killed_leaves_no_broker_behind(disk: Path) -> None:
+    """Nobody would stop it, and whatever is measured next would share the machine with it."""
+    command = [sys.executable, "-m", "bench", "confirmed", "--seconds", "60", "--state-root", str(disk)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as bench:
+        try:
+            wait_until(lambda: list(disk.glob("*/addresses.json")), "the broker is up")
+            (broker,) = _running("bench.child", bench.pid)
+        finally:
+            bench.kill()
+    wait_until(lambda: broker not in _running("bench.child", bench.pid), "the broker has ended", limit_s=40)
 
 
 def test_a_short_open_loop_counts_from_the_intended_start() -> None:

@@ -136,19 +136,19 @@ async def test_the_same_pair_may_come_back_while_it_rests(shop: Shop, pair: tupl
     assert await shop.wrong_books() == []
 
 
-async def test_only_the_seats_left_are_won(shop: Shop) -> None:
-    """Of a batch larger than what an X has left exactly the free seats win, and the rest is full."""
-    cap = 7
-    first = [shop.claim(100 + n, 200 + n, cap=cap) for n in range(5)]
-    assert await shop.reserve(*first) == ["won"] * 5
-    second = [shop.claim(300 + n, 400 + n, cap=cap) for n in range(6)] + [shop.claim(1, 2, 1, cap=cap)]
+@pytest.mark.parametrize("cap", [7, 32, 33, 400])
+async def test_only_the_seats_left_are_won(shop: Shop, cap: int) -> None:
+    """Of a batch larger than what an X has left exactly the free seats win, and the rest is full: few seats or many."""
+    first = [shop.claim(1000 + n, 2000 + n, cap=cap) for n in range(cap - 2)]
+    assert await shop.reserve(*first) == ["won"] * (cap - 2)
+    second = [shop.claim(3000 + n, 4000 + n, cap=cap) for n in range(6)] + [shop.claim(1, 2, 1, cap=cap)]
     outcomes = await shop.reserve(*second)
     assert sorted(outcomes[:6]) == ["full"] * 4 + ["won"] * 2
     assert outcomes[6] == "won"
     assert await shop.reserve(shop.claim(501, 502, cap=cap)) == ["full"]
     assert await shop.value("SELECT count(*) FROM line WHERE x_id = 0 AND seat BETWEEN 0 AND $1", cap - 1) == cap
     assert (await shop.counts()) == {
-        "line": 8, "binding": 8, "slot": 16, "platform_call": 8, "idempotency": 0,
+        "line": cap + 1, "binding": cap + 1, "slot": 2 * cap + 2, "platform_call": cap + 1, "idempotency": 0,
     }  # fmt: skip
     # An ended line gives its seat back.
     assert await shop.end(first[0], no=1)
