@@ -94,8 +94,8 @@ async def _broker(numbers: int = 40, **load: Any) -> AsyncIterator[tuple[Bench, 
 @pytest.mark.parametrize(
     ("plant", "numbers", "load", "word"),
     [
-        # So few X that two processes soon choose the same one for a courier.
-        pytest.param(_no_key, 12, {"couriers": 40}, "twice", id="locks and unique key removed"),
+        # So few X that two processes choose the same one for a courier in the first run: what it leaves fills them up.
+        pytest.param(_no_key, 6, {"couriers": 40, "keep": 30}, "twice", id="locks and unique key removed"),
         pytest.param(_early, 40, {}, "the platform refused", id="slots freed before the confirmed unbind"),
         pytest.param(_no_rest, 40, {}, "quarantine cut short", id="rest forgotten"),
     ],
@@ -106,17 +106,8 @@ async def test_a_planted_bug_is_found(plant: Plant, numbers: int, load: dict[str
         await plant(bench, db)
         found: list[str] = []
         while not any(word in one for one in found):
-            assert len(bench.operations) <= 10_000, (found[:5], bench.runs[-1]["not_201"], await _at_work(db))
+            assert len(bench.operations) <= 10_000, (found[:5], bench.runs[-1]["not_201"])
             found = await _load(bench, db, len(bench.runs))
-
-
-async def _at_work(db: asyncpg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """Return the server's sessions and what they did last: bugs of a race show only while two processes choose."""
-    rows = await db.fetch(
-        "SELECT application_name, pid, client_port, state, now() - query_start AS ago, left(query, 60) AS query"
-        " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY client_port"
-    )
-    return [tuple(row) for row in rows]
 
 
 async def test_a_settle_without_token_is_found() -> None:
