@@ -26,7 +26,7 @@ from broker.errors import Conflict, PoolExhausted, Problem, Unavailable
 from broker.flows.calls import PlatformCall
 from broker.flows.order import Allocated, BindOrder
 from broker.flows.pace import Pace
-from broker.flows.pool_memory import PoolMemory
+from broker.flows.pool_memory import FULL_S, PoolMemory
 from broker.store import allocation, bindings, sharing
 from broker.store.allocation import BatchTorn, Claim, LockMode, LocksBusy, Rechoice
 from broker.store.bindings import ReleaseAsk
@@ -59,7 +59,7 @@ class _Item:
     losses: int = 0
     queued: bool = True
     full: dict[int, int] = field(default_factory=dict)  # pool id → X numbers found full while this item waited
-    doubted: bool = False
+    sure_since: float | None = None  # an X found full before (monotonic) may have room again
     refused: dict[str, int] = field(default_factory=dict)
     explanation: dict[str, Any] | None = None
     over: bool = False
@@ -167,7 +167,7 @@ class Allocator:
         """Take in that a seat on an X was freed here."""
         memory = self._memory.get(pool_id)
         if memory is not None:
-            memory.full.pop(x_id, None)
+            memory.found_room(x_id)
 
     def refusals(self, pool_id: int) -> dict[str, int]:
         """Return how often this process found nothing in a pool since it began, by the main reason."""
@@ -309,6 +309,7 @@ class Allocator:
         if choice is None:
             self._next_pool(item, pool, a, b)
             return None
+        self._memory[pool.id].chosen(choice.x, time.monotonic())
         if item.order.explain:
             a_barred, b_barred = a.barred(item.order.other_key), b.barred(item.order.a_key)
             item.explain(
@@ -328,7 +329,8 @@ class Allocator:
         memory = self._memory.setdefault(pool.id, PoolMemory())
         usable = pool.open_mask & ~avoid & ~a.barred(order.other_key) & ~b.barred(order.a_key) if pool.open else 0
         if memory.full:
-            usable &= ~memory.full_mask(now)
+            # Who met a full X already looks at another such one only if there is nothing else.
+            usable = (avoid and usable & ~memory.full) or usable & ~memory.kept_off(now)
         heat = memory.warmed(len(pool.numbers), now)
         choice = choose(
             order.policy, usable=usable, prefix=memory.prefix.length(now), a=a, b=b, b_key=order.other_key, heat=heat,
@@ -340,29 +342,32 @@ class Allocator:
 
     def _next_pool(self, item: _Item, pool: Pool, a: PartyView, b: PartyView) -> None:
         order = item.order
-        found_full = item.full.get(pool.id, 0)
-        if not item.doubted and self._memory[pool.id].doubt(time.monotonic()):
-            item.doubted = True
-            self._requeue(item)
+        memory, found_full = self._memory[pool.id], item.full.get(pool.id, 0)
+        open_ = pool.open_mask if pool.open else 0
+        a_barred, b_barred = a.barred(order.other_key), b.barred(order.a_key)
+        if item.sure_since is None:
+            item.sure_since = time.monotonic() - FULL_S
+        if memory.doubt(open_ & ~found_full & ~a_barred & ~b_barred, item.sure_since):
+            self._requeue(item)  # to look, or to hear what another order finds
             return
         counts = refusal(
             size=len(pool.numbers),
-            open_=pool.open_mask if pool.open else 0,
-            full=self._memory[pool.id].full_mask(time.monotonic()) | found_full,
-            a_barred=a.barred(order.other_key),
-            b_barred=b.barred(order.a_key),
+            open_=open_,
+            full=memory.full | found_full,
+            a_barred=a_barred,
+            b_barred=b_barred,
             a_live=a.live,
             b_live=b.live,
         )
         reasons = counts.counts()
         # What bars most of its numbers is why the pool refused.
-        self._memory[pool.id].refusals[max(reasons, key=lambda reason: reasons[reason])] += 1
+        memory.refusals[max(reasons, key=lambda reason: reasons[reason])] += 1
         for reason, count in reasons.items():
             item.refused[reason] = item.refused.get(reason, 0) + count
         if item.place + 1 < len(order.pools):
             item.place += 1
             item.losses = 0
-            item.doubted = False
+            item.sure_since = None
             self._requeue(item)
             return
         _refuse(
@@ -412,6 +417,7 @@ class Allocator:
         match outcome:
             case "won":
                 memory.heat[claim.x_id] += 1
+                memory.found_room(claim.x_id)
                 self._won(item, claim, created_at, asked_at)
             case "superseded":
                 _refuse(item, _taken_over())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,3 +151,44 @@ async def test_a_full_pool_is_refused_soon(desk: _Desk) -> None:
         await allocator.allocate(order, within_s=3)
     assert refused.value.extra["reasons"]["full"] == 60
     assert allocator.lost_rounds == 0
+
+
+async def test_one_order_looks_at_an_x_that_was_full(desk: _Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is time to look again at 40 full X, each is looked at once, and no order loses more than one round."""
+    await desk.shop.run(
+        "INSERT INTO x_number (pool_id, x_id, number)"
+        " SELECT $1, g, '+8615' || (100000000 + g) FROM generate_series(1, 59) g",
+        desk.shop.pool,
+    )
+    await desk.shop.run("UPDATE app SET cap = 100")
+    await desk.shop.run(
+        """INSERT INTO line (pool_id, id, app_id, x_id, seat, state, direction, calls, ttl_s, a_key, b_key,
+                             a_sealed, b_sealed)
+        SELECT $1, gen_random_uuid(), $2, x, seat, 'active', 'both', 1, 0, 1000 * x + seat, -1000 * x - seat - 1,
+               'x', 'x'
+        FROM generate_series(0, 39) x, generate_series(0, 99) seat""",
+        desk.shop.pool,
+        desk.shop.app_id,
+    )
+    registry = await load(desk.shop.db, _VAULT)
+    allocator = Allocator(desk.shop.db, _VAULT, lambda: registry, lease_s=LEASE_S, boottime=boottime)
+    of_shop = {"app": registry.apps[desk.shop.app_id], "pools": (registry.pools[desk.shop.pool],)}
+    passed = 0.0
+    now = time.monotonic
+    monkeypatch.setattr("broker.flows.allocate.time.monotonic", lambda: now() + passed)
+    await allocator.allocate(desk.order(1, 2, **of_shop), within_s=20)
+    real, sent = allocation.reserve, list[Claim]()
+
+    async def reserve(db: Database, claims: Sequence[Claim], **rest: Any) -> list[Reserved]:
+        sent.extend(claims)
+        return await real(db, claims, **rest)
+
+    monkeypatch.setattr(allocation, "reserve", reserve)
+    passed = 60.0
+    orders = [desk.order(1000 + n, 2000 + n, **of_shop) for n in range(50)]
+    async with asyncio.TaskGroup() as group:
+        for order in orders:
+            group.create_task(allocator.allocate(order, within_s=20))
+    looked_at = Counter(claim.x_id for claim in sent if claim.x_id < 40)
+    assert looked_at == Counter(range(40))
+    assert max(Counter(claim.binding_id for claim in sent).values()) == 2
